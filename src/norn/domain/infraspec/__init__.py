@@ -1,0 +1,27 @@
+"""infraspec.yaml: what an app needs, read and checked."""
+
+from norn.domain.infraspec.spec import (
+    Artifacts,
+    Build,
+    Dependency,
+    Hosts,
+    Infraspec,
+    Migrations,
+    PostgresService,
+    Repo,
+    Role,
+    RollbackPolicy,
+)
+
+__all__ = [
+    "Artifacts",
+    "Build",
+    "Dependency",
+    "Hosts",
+    "Infraspec",
+    "Migrations",
+    "PostgresService",
+    "Repo",
+    "Role",
+    "RollbackPolicy",
+]

@@ -1,0 +1,285 @@
+"""What the operations need of the outside world, as protocols; `norn.adapters` keeps them.
+
+Everything here may be called again after a crash at any moment: an adapter looks at the world first, then acts.
+Anything that goes wrong is a `NornError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from norn.domain.images import Image
+from norn.domain.infraspec import Infraspec, PostgresService
+
+Output = Callable[[str], None]
+"""Takes text that a step prints, as it comes (any length, not only whole lines). Never blocks, never fails."""
+
+
+# ---- sources -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AppDirectory:
+    """An app as found under NORN_APPS_DIR."""
+
+    name: str
+    path: Path
+    """The directory with infraspec.yaml; its name is the app's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    sha: str
+    subject: str
+    author: str
+    committed_at: datetime
+
+
+class Source(Protocol):
+    """Apps and their commits: directories under NORN_APPS_DIR, git work trees or clones of `repo.url`."""
+
+    async def apps(self) -> Sequence[AppDirectory]:
+        """All directories with an infraspec.yaml, by name. Looked up afresh each time."""
+        ...
+
+    async def app(self, name: str) -> AppDirectory:
+        """One app. Raises UnknownApp, naming the nearest that exist."""
+        ...
+
+    async def infraspec(self, app: AppDirectory, commit_sha: str | None = None) -> Infraspec:
+        """The infraspec as it is in the directory now, or as it was in a commit. Raises InfraspecInvalid."""
+        ...
+
+    async def resolve(self, app: AppDirectory, ref: str) -> Commit:
+        """The commit that a ref (commit, branch, tag) names. Raises UnknownVersion."""
+        ...
+
+    async def export(self, app: AppDirectory, commit_sha: str, into: Path, output: Output) -> None:
+        """Write the commit's files into the new directory `into`; nothing of git, nothing uncommitted."""
+        ...
+
+
+# ---- images and what runs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How an image is run: all that a rollback of the image alone leaves as it is."""
+
+    role: str
+    replicas: int
+    port: int | None
+    healthcheck: str | None
+    env: Mapping[str, str]
+    secrets: tuple[str, ...]
+    """Names only; values are looked up when a process starts."""
+    rollout_timeout_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "role": self.role,
+            "replicas": self.replicas,
+            "port": self.port,
+            "healthcheck": self.healthcheck,
+            "env": dict(self.env),
+            "secrets": list(self.secrets),
+            "rolloutTimeoutS": self.rollout_timeout_s,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Template:
+        return cls(
+            role=value["role"],
+            replicas=value["replicas"],
+            port=value["port"],
+            healthcheck=value["healthcheck"],
+            env=dict(value["env"]),
+            secrets=tuple(value["secrets"]),
+            rollout_timeout_s=value["rolloutTimeoutS"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An image under a template, on behalf of one deployment."""
+
+    app: str
+    deployment_id: str
+    image: Image
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the runtime says is live: from the runtime, not from Norn's memory."""
+
+    image_tag: str
+    digest: str
+    deployment_id: str | None
+    """The deployment that the runtime has noted for it, if it has."""
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How what is live is doing at this moment."""
+
+    wanted: int
+    ready: int
+    restarts: int
+    """Restarts of the live processes since they were started for this release."""
+    message: str = ""
+    """The first reason why something is not ready, in the runtime's words; empty where all is."""
+
+    @property
+    def healthy(self) -> bool:
+        return self.ready >= self.wanted
+
+
+class Images(Protocol):
+    """Builds and keeps images."""
+
+    async def find(self, app: str, tag: str) -> Image | None:
+        """The image under that tag, None where it does not exist (any longer)."""
+        ...
+
+    async def build(self, spec: Infraspec, commit_sha: str, context: Path, output: Output) -> Image:
+        """Build the exported tree in `context` (which is used up) into an image; returns an existing one as it is.
+
+        Raises BuildFailed.
+        """
+        ...
+
+    async def test(self, spec: Infraspec, image: Image, scratch: Path, output: Output) -> None:
+        """Run `build.test` in the image, with `scratch` (new, removed by the caller) to work in. AppTestsFailed."""
+        ...
+
+    async def remove(self, app: str, tag: str) -> None: ...
+
+
+class Runtime(Protocol):
+    """Where the apps run. Changing what runs is two calls: one that the runtime accepts at once, and `watch`."""
+
+    name: str
+
+    async def live(self, app: str) -> Live | None:
+        """What requests are answered by now (for a worker: what works now); None where nothing was ever rolled out."""
+        ...
+
+    async def health(self, app: str) -> Health | None:
+        """Asks each replica now; None where nothing was ever rolled out."""
+        ...
+
+    async def preflight(self, spec: Infraspec) -> None:
+        """Before anything is built: would a rollout be possible at all (port free, …)? Raises RolloutFailed."""
+        ...
+
+    async def apply(self, release: Release) -> None:
+        """A deploy: run this image under this template. Durable on return; nothing has rolled out yet."""
+        ...
+
+    async def set_image(self, app: str, image: Image, deployment_id: str, *, expected_digest: str | None) -> None:
+        """A rollback: change the image and nothing else. Durable on return.
+
+        `expected_digest` is what the caller saw live; where something else is live by now, Stale is raised.
+        """
+        ...
+
+    async def restart(self, app: str, operation_id: str) -> None:
+        """Replace all processes by new ones of the same image and template. Durable on return."""
+        ...
+
+    async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
+        """Bring the accepted change of `deployment_id` to its end, without losing a request; returns once all of it
+        is live and what was before is gone.
+
+        Raises RolloutFailed (with `reason` and the end of the process's log) as soon as it is certain.
+        """
+        ...
+
+    async def put_back(self, app: str, deployment_id: str, output: Output) -> None:
+        """Undo the change of `deployment_id` where it is not live yet: what is live stays live, alone."""
+        ...
+
+    async def run_job(
+        self, app: str, name: str, image: Image, command: Sequence[str], env: Mapping[str, str], output: Output
+    ) -> None:
+        """Run a command in an image once, to its end, with the app's own environment and `env` over it.
+
+        Ends with the caller: cancelled, or its server killed, no process of it is left. Raises ProgramFailed.
+        """
+        ...
+
+    def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        """The last `tail` lines of the live processes' output, then, with `follow`, more as it comes."""
+        ...
+
+
+# ---- databases ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AppDatabase:
+    """The database of an app, as the app and as Norn reach it."""
+
+    app: str
+    name: str
+    url: str = field(repr=False)
+    """What the app gets as DATABASE_URL: its own role."""
+    admin_url: str = field(repr=False)
+    """The same database with the rights that a dump needs."""
+    server_version: int
+    """As `server_version_num`: 160014 is 16.14."""
+
+    @property
+    def major(self) -> int:
+        return self.server_version // 10000
+
+
+class Databases(Protocol):
+    async def ensure(self, app: str, service: PostgresService) -> AppDatabase:
+        """The app's database and role; made where they are missing, left as they are where not."""
+        ...
+
+    async def end_sessions(self, database: AppDatabase, application_name: str) -> int:
+        """End what an earlier attempt left behind; the number of sessions ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFile:
+    name: str
+    """`<db>_<sha>_<timestamp>.dump`"""
+    database: str
+    commit_sha: str
+    """The first 12 digits of the commit before whose migration it was taken."""
+    taken_at: datetime
+    size_bytes: int
+
+
+class Snapshots(Protocol):
+    async def take(self, database: AppDatabase, commit_sha: str, taken_at: datetime, output: Output) -> SnapshotFile:
+        """Dump, read in full, and only then give it its name; never over an existing file. Raises SnapshotFailed."""
+        ...
+
+    async def files(self) -> Sequence[SnapshotFile]:
+        """Those that are there, newest first."""
+        ...
+
+
+class Secrets(Protocol):
+    """Values that apps get and nobody sees."""
+
+    async def names(self, app: str) -> Sequence[str]: ...
+
+    async def values(self, app: str) -> Mapping[str, str]: ...
+
+    async def set(self, app: str, name: str, value: str) -> None: ...
+
+    async def unset(self, app: str, name: str) -> None:
+        """Raises UnknownSecret."""
+        ...

@@ -1,0 +1,200 @@
+"""What the operations keep in Norn's database, as protocols; `norn.adapters.postgres` keeps them.
+
+Writing is possible in two ways only. `accepting` takes a request: one at a time per app. `fenced` writes on behalf of
+a claimed operation and fails with LeaseLost once another server has taken it over. Both publish the events of what
+they changed when they commit, and nothing when they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from norn.domain.deployments import Deployment
+from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.ports import SnapshotFile
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on an operation, as long as nobody else has a higher fence."""
+
+    operation: Operation
+    fence: int
+    state: dict[str, Any]
+    undoing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that changed. `seq` follows the order of commits: who has seen n has seen all below n."""
+
+    seq: int
+    at: datetime
+    app: str
+    operation_id: str | None
+    type: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    image_tag: str
+    commit_sha: str
+    deployment_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The answer to a heartbeat: what is still ours, and which of it is to be cancelled."""
+
+    held: frozenset[str]
+    cancelled: frozenset[str]
+
+
+class Fenced(Protocol):
+    """A transaction of one claimed operation."""
+
+    async def begin_step(self, ordinal: int, step: str) -> None: ...
+
+    async def end_step(self, ordinal: int, status: StepStatus, output: str) -> None: ...
+
+    async def append_output(self, ordinal: int, step: str, output: str, text: str) -> None:
+        """Keep `output` as the step's whole (bounded) output; `text` is what is new, for those who follow."""
+        ...
+
+    async def save(self, state: Mapping[str, Any]) -> None: ...
+
+    async def mark(
+        self, *, accepted: bool | None = None, committed: bool | None = None, undoing: Mapping[str, Any] | None = None
+    ) -> None:
+        """Note a point the operation has passed; `undoing` is the error for which it is being undone."""
+        ...
+
+    async def end(
+        self, status: OperationStatus, error: Mapping[str, Any] | None, result: Mapping[str, Any] | None
+    ) -> None: ...
+
+    async def update_deployment(self, **columns: Any) -> None:
+        """Set columns of the operation's own deployment."""
+        ...
+
+    async def make_live(self) -> None:
+        """The operation's own deployment is what is live from now on; what was before it is not any more."""
+        ...
+
+    async def make_live_again(self, deployment_id: str) -> None:
+        """The operation's own deployment was put back: an earlier one is live again."""
+        ...
+
+    async def mark_rolled_back(self, deployment_id: str, why: str) -> None:
+        """The operation's own rollback replaced `deployment_id`: mark it and put its image in quarantine."""
+        ...
+
+    async def lift_quarantine(self, image_tag: str) -> None: ...
+
+    async def add_snapshot(self, snapshot: SnapshotFile, reason: str) -> None: ...
+
+
+class Accepting(Protocol):
+    """A transaction that takes a request for one app, alone."""
+
+    async def active(self) -> Sequence[Operation]:
+        """Queued and running operations of the app, newest first."""
+        ...
+
+    async def live_deployment_id(self) -> str | None: ...
+
+    async def add_operation(
+        self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
+    ) -> None: ...
+
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> None: ...
+
+    async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None: ...
+
+    async def remember(self, key: str, request_hash: str, operation_id: str) -> None:
+        """Bind an Idempotency-Key to its operation."""
+        ...
+
+
+class Store(Protocol):
+    """Everything else is reading."""
+
+    def accepting(self, app: str) -> AbstractAsyncContextManager[Accepting]: ...
+
+    def fenced(self, claim: Claim) -> AbstractAsyncContextManager[Fenced]: ...
+
+    async def now(self) -> datetime:
+        """The database's clock: the one that counts."""
+        ...
+
+    # ---- the engine ----
+    async def register(self, server_id: str) -> None:
+        """Make this server known, and free what servers of this machine that are dead by now had claimed."""
+        ...
+
+    async def unregister(self, server_id: str) -> None: ...
+
+    async def claim(self, server_id: str, lease_s: float, running: Sequence[str]) -> Claim | None:
+        """The next operation to work on: one whose owner has gone, else the oldest queued one whose app is free."""
+        ...
+
+    async def beat(self, server_id: str, claims: Mapping[str, int], lease_s: float) -> Beat: ...
+
+    async def release(self, claim: Claim) -> None:
+        """Give a claim back: the next server may go on at once."""
+        ...
+
+    def notifications(self) -> AsyncIterator[str]:
+        """`operations`, `cancel:<id>` or `events`, as servers commit; ends never, comes back after lost connections."""
+        ...
+
+    # ---- operations and history ----
+    async def operation(self, operation_id: str) -> Operation | None: ...
+
+    async def active_operations(self, app: str | None = None) -> Sequence[Operation]: ...
+
+    async def deployment(self, deployment_id: str) -> Deployment | None: ...
+
+    async def deployments(
+        self,
+        *,
+        app: str | None = None,
+        status: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Sequence[Deployment]:
+        """Newest first; `before` is the `seq` to go on below."""
+        ...
+
+    async def live_deployment(self, app: str) -> Deployment | None:
+        """The deployment that Norn recorded as live."""
+        ...
+
+    async def deployment_of_digest(self, app: str, digest: str) -> Deployment | None:
+        """The newest deployment that rolled out with that image."""
+        ...
+
+    async def versions(self, app: str, commit_prefix: str, limit: int = 10) -> Sequence[Deployment]:
+        """For each commit that begins so, its newest deployment (one that rolled out, where there is one)."""
+        ...
+
+    async def quarantined(self, app: str) -> Sequence[Quarantine]: ...
+
+    async def snapshots(self, app: str) -> Sequence[Mapping[str, Any]]: ...
+
+    async def remembered(self, key: str) -> tuple[str, str] | None:
+        """Request hash and operation id of an Idempotency-Key."""
+        ...
+
+    # ---- events ----
+    async def events_after(
+        self, seq: int, *, app: str | None = None, operation: str | None = None, limit: int = 500
+    ) -> Sequence[Event]: ...
+
+    async def last_event(self) -> int: ...
