@@ -1,0 +1,25 @@
+"""Cancel: stop an operation that is queued or running; its steps are undone."""
+
+from __future__ import annotations
+
+from norn.domain.operations import Operation
+from norn.errors import NotPossible, UnknownOperation
+from norn.operations.services import Caller, Services
+
+
+async def request_cancel(services: Services, operation_id: str, reason: str, caller: Caller) -> Operation:
+    """Ask for the end of an operation; it ends within seconds, and says so itself.
+
+    Asked for twice, it is the same. Raises UnknownOperation, NotPossible (it has ended).
+    """
+    operation = await services.store.operation(operation_id)
+    if operation is None:
+        raise UnknownOperation(f"There is no operation {operation_id!r}.", hint="`norn status` shows what is running.")
+    if operation.status.ended:
+        raise NotPossible(f"It has ended already: {operation.status.value}.", operationId=operation_id)
+    if operation.cancel is None:
+        async with services.store.accepting(operation.app) as transaction:
+            await transaction.cancel(operation_id, caller.name, reason)
+    found = await services.store.operation(operation_id)
+    assert found is not None
+    return found

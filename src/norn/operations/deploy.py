@@ -1,0 +1,287 @@
+"""Deploy: clone, build, test, snapshot, migrate, deploy, bake, cleanup."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from norn.domain.deployments import Deployment, Status
+from norn.domain.durations import format_duration
+from norn.domain.images import TAG_LENGTH, Image, image_tag
+from norn.domain.infraspec import Infraspec
+from norn.domain.operations import Accept, OperationKind, Refuse, admit
+from norn.domain.ports import AppDatabase, Release, Template
+from norn.domain.store import Fenced
+from norn.errors import BakeFailed, ImageMissing, MigrationFailed, NotDeployable, ProgramFailed, Quarantined
+from norn.operations import rollouts
+from norn.operations.engine import Procedure, Run, Step
+from norn.operations.services import Caller, Services, accepting, busy, new_id, once
+
+MIGRATION_APPLICATION = "norn-migrate"
+"""The application_name of migrations, so that what an interrupted one left behind can be found and ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRequest:
+    app: str
+    ref: str = "HEAD"
+    force: bool = False
+    snapshot: bool = True
+    reason: str = ""
+
+
+# ---- taking the request ------------------------------------------------------------------------------------------
+
+
+async def request_deploy(services: Services, request: DeployRequest, caller: Caller) -> Deployment:
+    """Accept a deploy of the commit that `ref` names; it begins at once.
+
+    Raises UnknownApp, UnknownVersion, AmbiguousVersion, InfraspecInvalid, NotDeployable, Quarantined, PortInUse, Busy.
+    """
+    operation_id = await once(services, caller, lambda: _take(services, request, caller))
+    deployment = await services.store.deployment(operation_id)
+    assert deployment is not None
+    return deployment
+
+
+async def _take(services: Services, request: DeployRequest, caller: Caller) -> str:
+    app = await services.source.app(request.app)
+    commit = await services.source.resolve(app, request.ref)
+    spec = await services.source.infraspec(app, commit.sha)
+    tag = image_tag(app.name, commit.sha)
+    if not spec.deploy:
+        raise NotDeployable(f"The infraspec of {app.name} says `deploy: false`.", hint="Set it to true and commit.")
+    await _refuse_quarantined(services, app.name, tag, force=request.force)
+    await services.runtime.preflight(spec)
+    operation_id = new_id()
+    async with accepting(services, app.name, caller, operation_id) as transaction:
+        admission = admit(OperationKind.DEPLOY, await transaction.active())
+        if isinstance(admission, Refuse):
+            raise busy(admission)
+        assert isinstance(admission, Accept)
+        params = {"sha": commit.sha, "force": request.force, "snapshot": request.snapshot}
+        await transaction.add_operation(operation_id, OperationKind.DEPLOY, params, caller.name, request.reason)
+        await transaction.add_deployment(
+            operation_id,
+            kind="deploy",
+            status=Status.QUEUED.value,
+            image_tag=tag,
+            commit_sha=commit.sha,
+            commit_subject=commit.subject,
+            from_deployment_id=await transaction.live_deployment_id(),
+            requested_by=caller.name,
+            reason=request.reason,
+        )
+        for operation in admission.stop:
+            why = f"the deploy of {tag} takes over"
+            await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
+    return operation_id
+
+
+async def _refuse_quarantined(services: Services, app: str, tag: str, *, force: bool) -> None:
+    if force:
+        return
+    for item in await services.store.quarantined(app):
+        if item.image_tag == tag:
+            raise Quarantined(
+                f"{tag} is in quarantine: {item.why}.",
+                hint=f"Deploy a commit that mends it, or `norn deploy {app} {tag[-TAG_LENGTH:]} --force`.",
+                imageTag=tag,
+                deploymentId=item.deployment_id,
+            )
+
+
+# ---- the steps ---------------------------------------------------------------------------------------------------
+
+
+def deploy_procedure(services: Services) -> Procedure:
+    steps = DeploySteps(services)
+    return Procedure(
+        (
+            Step("clone", steps.clone, undo=steps.cleanup, begins=steps.begin),
+            Step("build", steps.build),  # an image that nothing runs harms nobody; retention removes it
+            Step("test", steps.test, begins=rollouts.entering(Status.TESTING)),
+            Step("snapshot", steps.snapshot, begins=rollouts.entering(Status.SNAPSHOTTING)),
+            # A migration cannot be undone: what it did is only known to its authors. The snapshot is the way back.
+            Step("migrate", steps.migrate, begins=rollouts.entering(Status.MIGRATING)),
+            Step("deploy", steps.deploy, undo=steps.put_back, begins=rollouts.entering(Status.DEPLOYING)),
+            Step("bake", steps.bake),
+            Step("cleanup", steps.cleanup),
+        ),
+        ends=lambda run, transaction, outcome: rollouts.end_deployment(run, services, transaction, outcome),
+    )
+
+
+class DeploySteps:
+    """Each may be run again: it looks at the world first, then acts."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def _work_dir(self, run: Run) -> Path:
+        return self._services.work_dir / run.id
+
+    async def _spec(self, run: Run) -> Infraspec:
+        app = await self._services.source.app(run.app)
+        return await self._services.source.infraspec(app, run.operation.params["sha"])
+
+    async def _image(self, run: Run) -> Image:
+        tag = image_tag(run.app, run.operation.params["sha"])
+        image = await self._services.images.find(run.app, tag)
+        if image is None:
+            raise ImageMissing(f"{tag} was built, and has disappeared since.", hint="Deploy again.", imageTag=tag)
+        return image
+
+    async def begin(self, transaction: Fenced) -> None:
+        now = await self._services.store.now()
+        await transaction.update_deployment(status=Status.BUILDING.value, started_at=now)
+
+    async def clone(self, run: Run) -> None:
+        """Write the commit's files into the work directory."""
+        sha = run.operation.params["sha"]
+        if await self._services.images.find(run.app, image_tag(run.app, sha)):
+            run.output.line(f"{image_tag(run.app, sha)} is built already")
+            return
+        work = self._work_dir(run)
+        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+        await asyncio.to_thread(work.mkdir, parents=True, mode=0o755)
+        app = await self._services.source.app(run.app)
+        await self._services.source.export(app, sha, work / "context", run.output.write)
+        run.output.line(f"{sha[:TAG_LENGTH]} is cloned")
+
+    async def build(self, run: Run) -> None:
+        """Make the image, unless there is one of this commit."""
+        sha = run.operation.params["sha"]
+        spec = await self._spec(run)
+        image = await self._services.images.find(run.app, image_tag(run.app, sha))
+        if image is None:
+            if run.state.get("contextUsed"):
+                await self.clone(run)  # a build that was interrupted has been at it
+            await run.checkpoint(contextUsed=True)
+            context = self._work_dir(run) / "context"
+            image = await self._services.images.build(spec, sha, context, run.output.write)
+        run.output.line(f"{image.tag} is {image.digest}")
+        async with run.transaction() as transaction:
+            await transaction.update_deployment(digest=image.digest, template=template_for(spec).to_json())
+
+    async def test(self, run: Run) -> None:
+        """Run the app's own tests on the image."""
+        spec = await self._spec(run)
+        if spec.build.test is None:
+            run.output.line("no build.test in the infraspec")
+            return
+        scratch = self._work_dir(run) / "test"
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        await asyncio.to_thread(scratch.parent.mkdir, parents=True, exist_ok=True)
+        try:
+            await self._services.images.test(spec, await self._image(run), scratch, run.output.write)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def _database(self, spec: Infraspec) -> AppDatabase | None:
+        return await self._services.databases.ensure(spec.app, spec.postgres) if spec.postgres else None
+
+    async def snapshot(self, run: Run) -> None:
+        """Dump the database as it is before the migration: the way back of what is live."""
+        spec = await self._spec(run)
+        database = await self._database(spec)
+        if database is None or spec.migrations is None:
+            run.output.line("no migrations in the infraspec: no snapshot is needed")
+            return
+        if not run.operation.params["snapshot"]:
+            run.output.line(f"left out as asked for: {run.operation.reason}")
+            return
+        now = await self._services.store.now()
+        sha = run.operation.params["sha"][:TAG_LENGTH]
+        taken = await self._services.snapshots.take(database, sha, now, run.output.write)
+        async with run.transaction() as transaction:
+            await transaction.add_snapshot(taken, f"before the migration of {sha}")
+            await transaction.update_deployment(snapshot=taken.name)
+        run.output.line(f"{taken.name}: {taken.size_bytes} bytes")
+
+    async def migrate(self, run: Run) -> None:
+        """Run the app's migration with the new image; the old one is still live."""
+        spec = await self._spec(run)
+        database = await self._database(spec)
+        if database is None or spec.migrations is None:
+            run.output.line("no migrations in the infraspec")
+            return
+        ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
+        if ended:
+            run.output.line(f"ended {ended} sessions of an interrupted migration")
+        lock_timeout_ms = round(spec.migrations.lock_timeout_s * 1000)
+        env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": MIGRATION_APPLICATION}
+        try:
+            await self._services.runtime.run_job(
+                run.app, "migrate", await self._image(run), spec.migrations.command, env, run.output.write
+            )
+        except ProgramFailed as failed:
+            hint = "What was live is still live. Look at the migration's output."
+            if "lock timeout" in str(failed.facts.get("output", "")):
+                waited = format_duration(spec.migrations.lock_timeout_s)
+                hint = f"It waited {waited} for a lock (migrations.lockTimeout): deploy when the database is quieter."
+            raise MigrationFailed(f"The migration failed: {failed.message}", hint=hint, **failed.facts) from failed
+
+    async def deploy(self, run: Run) -> None:
+        """Bring the new image to life beside the old one, and switch when it is healthy."""
+        spec, image = await self._spec(run), await self._image(run)
+        template = template_for(spec)
+        await rollouts.remember_live(run, self._services)
+        await self._services.runtime.apply(Release(run.app, run.id, image, template))
+        async with run.transaction() as transaction:
+            await transaction.mark(accepted=True)
+        await rollouts.see_through(run, self._services, image, template.rollout_timeout_s)
+        previous = run.state["previous"]
+        run.state["rolledOut"] = True
+        async with run.transaction() as transaction:
+            await transaction.save(run.state)
+            await transaction.make_live()
+            await transaction.mark(committed=True)
+            before = previous["imageTag"] if previous else None
+            await transaction.update_deployment(status=Status.BAKING.value, from_image_tag=before)
+            if run.operation.params["force"]:
+                await transaction.lift_quarantine(image.tag)
+
+    async def put_back(self, run: Run) -> None:
+        await rollouts.put_back(run, self._services)
+
+    async def bake(self, run: Run) -> None:
+        """Watch its health; where it fails, put back what was live (unless `rollback.auto` is off)."""
+        spec = await self._spec(run)
+        if (failure := run.state.get("bakeFailed")) is None:
+            try:
+                await rollouts.bake(run, self._services, spec.rollback.bake_s)
+                run.state["proven"] = True
+                return
+            except BakeFailed as failed:
+                failure = failed.message
+                await run.checkpoint(bakeFailed=failure)
+        run.output.line(failure)
+        previous = run.state["previous"]
+        if not spec.rollback.auto or previous is None:
+            raise BakeFailed(failure, hint=f"It is still live: `norn rollback {run.app}` goes back.")
+        await rollouts.put_back(run, self._services)
+        if previous["deploymentId"] is not None:
+            async with run.transaction() as transaction:
+                await transaction.make_live_again(previous["deploymentId"])
+        raise BakeFailed(failure, hint=f"{previous['imageTag']} is live again.", putBack=previous["imageTag"])
+
+    async def cleanup(self, run: Run) -> None:
+        """Remove the work directory; nothing else is left of a build."""
+        await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
+        run.output.line("work directory removed")
+
+
+def template_for(spec: Infraspec) -> Template:
+    """How an image of this infraspec is run."""
+    return Template(
+        role=spec.role,
+        replicas=spec.replicas,
+        port=spec.port,
+        healthcheck=spec.healthcheck,
+        env=dict(spec.env),
+        secrets=spec.secrets,
+        rollout_timeout_s=spec.rollback.timeout_s,
+    )

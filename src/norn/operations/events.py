@@ -1,0 +1,72 @@
+"""Wakes those who wait for something to change; what has changed they read from the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from norn.domain.operations import Operation
+from norn.domain.store import Event, Store
+from norn.errors import DatabaseUnavailable, UnknownOperation
+
+_POLL_S = 2.0
+_PAGE = 200
+
+
+class Changes:
+    """One for a server: everything that follows events waits here, with a poll behind it."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until something has changed, or the time is over."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await asyncio.wait((future,), timeout=timeout_s)
+        finally:
+            self._waiting.discard(future)
+
+
+async def follow(
+    store: Store, changes: Changes, after: int, *, app: str | None = None, operation: str | None = None
+) -> AsyncIterator[Event | None]:
+    """All events after a number, in the order of commits, for ever; None now and then while there is nothing.
+
+    A database that is away for a while delays the events; none is lost.
+    """
+    while True:
+        try:
+            events = await store.events_after(after, app=app, operation=operation, limit=_PAGE)
+        except DatabaseUnavailable:
+            events = []
+        for event in events:
+            yield event
+            after = event.seq
+        if len(events) < _PAGE:
+            await changes.wait(_POLL_S)
+            if not events:
+                yield None
+
+
+async def wait_for(
+    store: Store, changes: Changes, operation_id: str, until: Callable[[Operation], bool], timeout_s: float
+) -> Operation:
+    """The operation, once `until` holds for it, it has ended, or the time is over."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout_s
+    while True:
+        operation = await store.operation(operation_id)
+        if operation is None:
+            raise UnknownOperation(f"There is no operation {operation_id!r}.")
+        left = end - loop.time()
+        if operation.status.ended or until(operation) or left <= 0:
+            return operation
+        await changes.wait(min(left, _POLL_S))

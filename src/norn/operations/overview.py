@@ -1,0 +1,181 @@
+"""What there is, for people who look: apps, what is live and how it does, could it be rolled back now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from norn.domain.deployments import Deployment, rfc3339
+from norn.domain.operations import Operation
+from norn.domain.ports import AppDirectory
+from norn.domain.targets import LiveVersion, NoTarget
+from norn.domain.verdict import verdict_of
+from norn.errors import InfraspecInvalid, NornError, UnknownOperation
+from norn.operations.services import Services
+from norn.operations.versions import find_target, live_version
+
+_RECENT = 10
+_ARTIFACTS_FROM = 1_000
+
+Document = dict[str, Any]
+
+
+async def deployment_document(services: Services, deployment: Deployment) -> Document:
+    """A deployment with the steps of its operation."""
+    operation = await services.store.operation(deployment.id)
+    steps = [step.to_json() for step in operation.steps] if operation else []
+    return deployment.to_json() | {
+        "steps": steps,
+        "accepted": operation.accepted if operation else True,
+        "committed": operation.committed if operation else True,
+    }
+
+
+async def apps_document(services: Services) -> list[Document]:
+    """All apps, each with what is live and what is being done."""
+    apps = await services.source.apps()
+    active = await services.store.active_operations()
+    return list(await asyncio.gather(*(_summary(services, app, active) for app in apps)))
+
+
+async def _summary(services: Services, app: AppDirectory, active: Sequence[Operation]) -> Document:
+    document: Document = {"name": app.name, "role": None, "problem": None, "externalHost": None}
+    try:
+        spec = await services.source.infraspec(app)
+        document |= {"role": spec.role, "externalHost": spec.hosts.external, "port": spec.port}
+    except InfraspecInvalid as error:
+        document["problem"] = error.message
+    document["live"], document["health"] = await _live(services, app.name, document)
+    running = next((operation for operation in active if operation.app == app.name), None)
+    document["operation"] = _operation_summary(running)
+    return document
+
+
+def _operation_summary(operation: Operation | None) -> Document | None:
+    if operation is None:
+        return None
+    step = operation.steps[-1].step if operation.steps else None
+    return {
+        "id": operation.id,
+        "kind": operation.kind.value,
+        "status": operation.status.value,
+        "step": step,
+        "requestedBy": operation.requested_by,
+        "startedAt": rfc3339(operation.started_at),
+    }
+
+
+async def _live(services: Services, app: str, document: Document) -> tuple[Document | None, Document | None]:
+    """What is live and how it does; where the runtime does not answer, its error stands in `problem`."""
+    try:
+        live, runs, health = await asyncio.gather(
+            live_version(services, app), services.runtime.live(app), services.runtime.health(app)
+        )
+    except NornError as error:
+        document["problem"] = error.message
+        return None, None
+    if live is None or runs is None:
+        return None, None
+    shown = _live_document(live, rfc3339(runs.since))
+    if health is None:
+        return shown, None
+    return shown, {
+        "healthy": health.healthy,
+        "wanted": health.wanted,
+        "ready": health.ready,
+        "restarts": health.restarts,
+        "message": health.message,
+    }
+
+
+def _live_document(live: LiveVersion, since: str | None) -> Document:
+    known = live.deployment
+    return {
+        "imageTag": live.image_tag,
+        "digest": live.digest,
+        "deploymentId": known.id if known else None,
+        "commitSha": known.commit_sha if known else None,
+        "commitSubject": known.commit_subject if known else None,
+        "provenAt": rfc3339(known.proven_at) if known else None,
+        "since": since,
+    }
+
+
+async def app_document(services: Services, name: str) -> Document:
+    """One app: as in the list, with its readiness to roll back and its recent deployments. Raises UnknownApp."""
+    app = await services.source.app(name)
+    active = await services.store.active_operations(app.name)
+    document = await _summary(services, app, active)
+    recent = await services.store.deployments(app=app.name, limit=_RECENT)
+    document["rollback"] = await _readiness(services, app.name)
+    document["deployments"] = [deployment.to_json() for deployment in recent]
+    return document
+
+
+async def _readiness(services: Services, app: str) -> Document:
+    """Could it be rolled back right now, to what, and would that be enough?"""
+    try:
+        choice = await find_target(services, app, await live_version(services, app))
+    except NornError as error:
+        return {"possible": False, "why": error.message, "target": None, "verdict": None}
+    if isinstance(choice, NoTarget):
+        return {"possible": False, "why": choice.why, "target": None, "verdict": None}
+    verdict = verdict_of(choice.findings).to_json()
+    return {"possible": True, "why": choice.why, "target": choice.to_json(), "verdict": verdict}
+
+
+async def artifacts_document(services: Services, name: str) -> list[Document]:
+    """The images kept of an app, newest first. Raises UnknownApp."""
+    app = await services.source.app(name)
+    live = await live_version(services, app.name)
+    choice = await find_target(services, app.name, live)
+    target = None if isinstance(choice, NoTarget) else choice.deployment.image_tag
+    newest: dict[str, Deployment] = {}
+    for deployment in await services.store.deployments(app=app.name, limit=_ARTIFACTS_FROM):
+        newest.setdefault(deployment.image_tag, deployment)
+    kept = []
+    for tag, deployment in newest.items():
+        image = await services.images.find(app.name, tag)
+        if image is None:
+            continue
+        kept.append(
+            {
+                "imageTag": tag,
+                "digest": image.digest,
+                "commitSha": image.commit_sha,
+                "status": deployment.status.value,
+                "deployedAt": rfc3339(deployment.rolled_out_at),
+                "live": live is not None and live.digest == image.digest,
+                "target": tag == target,
+            }
+        )
+    return kept
+
+
+async def snapshots_document(services: Services, name: str) -> list[Document]:
+    """The snapshots of an app, newest first; `exists` is false where the file is gone. Raises UnknownApp."""
+    app = await services.source.app(name)
+    there = {file.name for file in await services.snapshots.files()}
+    return [_snapshot(row, there) for row in await services.store.snapshots(app.name)]
+
+
+def _snapshot(row: Mapping[str, Any], there: set[str]) -> Document:
+    return {
+        "name": row["name"],
+        "database": row["database"],
+        "commitSha": row["commit_sha"],
+        "operationId": row["operation_id"],
+        "reason": row["reason"],
+        "sizeBytes": row["size_bytes"],
+        "takenAt": rfc3339(row["taken_at"]),
+        "exists": row["name"] in there,
+    }
+
+
+async def operation_of(services: Services, operation_id: str) -> Operation:
+    """Raises UnknownOperation."""
+    operation = await services.store.operation(operation_id)
+    if operation is None:
+        raise UnknownOperation(f"There is no operation {operation_id!r}.", hint="`norn history` lists deployments.")
+    return operation

@@ -1,0 +1,263 @@
+"""What a rollback would do, and taking the request for it: target, verdict, what is stopped for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from norn.domain import targets
+from norn.domain.deployments import Deployment, Status
+from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
+from norn.domain.targets import LiveVersion, NoTarget, Target
+from norn.domain.verdict import Level, Verdict, verdict_of
+from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
+from norn.operations.services import Caller, Services, accepting, new_id, once
+from norn.operations.versions import find_target, find_version, live_version
+
+_LOOKS = 5
+"""How often a request looks again when what is live changes under its eyes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequest:
+    app: str
+    version: str | None = None
+    """An image tag, a unique prefix of a commit, a deployment id; None: the newest known-good one before."""
+    from_deployment_id: str | None = None
+    """What the caller saw live; anything else by now is Stale."""
+    further: bool = False
+    template: bool = False
+    reason: str = ""
+    force: bool = False
+    dry_run: bool = False
+
+    @property
+    def explicit(self) -> bool:
+        return self.version is not None or self.further
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a rollback would do, and whether that is enough."""
+
+    target: Target
+    live: LiveVersion | None
+    verdict: Verdict
+    stop: tuple[Operation, ...] = ()
+    ensure: bool = False
+    """What is live stays: the deploy in the way has not rolled out."""
+
+    @property
+    def unchanged(self) -> bool:
+        return not self.ensure and self.live is not None and self.target.deployment.digest == self.live.digest
+
+    @property
+    def goes_back(self) -> bool:
+        return not self.ensure and targets.goes_back(self.target.deployment, self.live)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a request: the deployment that it made, or the one that makes it needless; or only the plan."""
+
+    deployment: Deployment | None
+    unchanged: bool = False
+    plan: Plan | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        if self.deployment is not None:
+            return self.deployment.to_json() | {"unchanged": self.unchanged}
+        assert self.plan is not None
+        target, live = self.plan.target.deployment, self.plan.live
+        return {
+            "id": None,
+            "app": target.app,
+            "kind": "rollback",
+            "dryRun": True,
+            "unchanged": self.plan.unchanged,
+            "imageTag": target.image_tag,
+            "digest": target.digest,
+            "commitSha": target.commit_sha,
+            "commitSubject": target.commit_subject,
+            "fromImageTag": live.image_tag if live else None,
+            "fromDeploymentId": live.deployment.id if live and live.deployment else None,
+            "target": self.plan.target.to_json(),
+            "verdict": self.plan.verdict.to_json(),
+            "stops": [operation.id for operation in self.plan.stop],
+        }
+
+
+# ---- taking the request ------------------------------------------------------------------------------------------
+
+
+async def request_rollback(services: Services, request: RollbackRequest, caller: Caller) -> Reply:
+    """Accept a rollback; it begins at once, whatever deploy is in its way.
+
+    Raises UnknownApp, UnknownVersion, AmbiguousVersion, ImageMissing, NothingToRollBackTo, Stale, Unsafe, Busy.
+    """
+    app = await services.source.app(request.app)
+    reply: Reply | None = None
+
+    async def take() -> str:
+        nonlocal reply
+        for _ in range(_LOOKS):
+            reply = await _look_and_take(services, app.name, request, caller)
+            if reply is not None:
+                return reply.deployment.id if reply.deployment else ""
+        raise Busy(f"What is live of {app.name} changed {_LOOKS} times while looking.", hint="Try again.")
+
+    operation_id = await once(services, caller, take)
+    return reply if reply is not None else Reply(await services.store.deployment(operation_id))
+
+
+async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
+    """Plan, then take the request if the world is still as the plan found it; None where it is not."""
+    active = await services.store.active_operations(app)
+    recorded = await services.store.live_deployment(app)
+    live = await live_version(services, app)
+    admission = admit(OperationKind.ROLLBACK, active, explicit=request.explicit)
+    if isinstance(admission, Answer):
+        joined = await services.store.deployment(admission.operation.id)
+        if joined is None or joined.status.ended:
+            return None  # it has ended since
+        if request.from_deployment_id not in (None, joined.id, joined.from_deployment_id):
+            raise _stale(request, live)
+        return Reply(joined, unchanged=True)
+    assert isinstance(admission, Accept)
+    _refuse_stale(request, live)
+    plan = await _plan(services, app, request, live, admission.stop)
+    if plan.unchanged:
+        return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
+    if plan.verdict.level is Level.UNSAFE and not request.force:
+        raise Unsafe(
+            f"Going back to {plan.target.deployment.image_tag} is not enough, or would do harm.",
+            hint="See the findings for what helps; --force goes on all the same.",
+            verdict=plan.verdict.to_json(),
+            target=plan.target.to_json(),
+        )
+    if request.dry_run:
+        return Reply(None, plan=plan)
+    return await _take(services, app, request, caller, plan, active, recorded)
+
+
+def _stale(request: RollbackRequest, live: LiveVersion | None) -> Stale:
+    now = live.deployment if live else None
+    return Stale(
+        f"What is live has changed: it is not {request.from_deployment_id} any more"
+        + (f", but {now.image_tag} ({now.id})." if now else "."),
+        hint="Look again (`norn status`), then decide.",
+        live=now.id if now else None,
+    )
+
+
+def _refuse_stale(request: RollbackRequest, live: LiveVersion | None) -> None:
+    if request.from_deployment_id is None:
+        return
+    if live is None or live.deployment is None or live.deployment.id != request.from_deployment_id:
+        raise _stale(request, live)
+
+
+async def _plan(
+    services: Services,
+    app: str,
+    request: RollbackRequest,
+    live: LiveVersion | None,
+    stop: Sequence[Operation],
+) -> Plan:
+    now = await services.store.now()
+    if request.version is not None:
+        target = targets.named_target(await find_version(services, app, request.version), request.version, live, now)
+        return Plan(target, live, verdict_of(target.findings), tuple(stop))
+    unfinished = next((operation for operation in stop if not operation.committed), None)
+    if unfinished is not None and unfinished.kind is OperationKind.DEPLOY:
+        target = await _ensured(services, app, unfinished, live, now)
+        return Plan(target, live, verdict_of(()), tuple(stop), ensure=True)
+    seen = live
+    if unfinished is not None and unfinished.kind is OperationKind.ROLLBACK:
+        seen = await _as_if_rolled_back(services, unfinished)  # further than where that one goes
+    choice = await find_target(services, app, seen, now)
+    if isinstance(choice, NoTarget):
+        raise nothing_to_roll_back_to(app, choice)
+    return Plan(choice, live, verdict_of(choice.findings), tuple(stop))
+
+
+async def _as_if_rolled_back(services: Services, running: Operation) -> LiveVersion | None:
+    deployment = await services.store.deployment(running.id)
+    if deployment is None:
+        return None
+    return LiveVersion(deployment.image_tag, deployment.digest or "", deployment)
+
+
+async def _ensured(services: Services, app: str, deploy: Operation, live: LiveVersion | None, now: datetime) -> Target:
+    stopped = await services.store.deployment(deploy.id)
+    tag = stopped.image_tag if stopped else "the new version"
+    if live is None:
+        raise NothingToRollBackTo(
+            f"Nothing of {app} was live before the deploy of {tag}, which is still at work.",
+            hint=f"`norn cancel {deploy.id}` stops it.",
+            skipped=[],
+        )
+    if live.deployment is None:
+        choice = await find_target(services, app, live, now)
+        if isinstance(choice, NoTarget):
+            raise nothing_to_roll_back_to(app, choice)
+        return choice
+    return targets.ensured_target(live.deployment, tag, now)
+
+
+def nothing_to_roll_back_to(app: str, choice: NoTarget) -> NothingToRollBackTo:
+    """The error that says why, and what there is instead."""
+    return NothingToRollBackTo(
+        f"There is nothing to roll {app} back to: {choice.why}.",
+        hint=f"`norn rollback {app} --to VERSION` goes to any version in `norn history {app}`, `norn deploy {app} REF` "
+        "makes a new one.",
+        skipped=[skipped.to_json() for skipped in choice.skipped],
+    )
+
+
+async def _take(
+    services: Services,
+    app: str,
+    request: RollbackRequest,
+    caller: Caller,
+    plan: Plan,
+    active: Sequence[Operation],
+    recorded: Deployment | None,
+) -> Reply | None:
+    operation_id = new_id()
+    target, live = plan.target.deployment, plan.live
+    known = live.deployment if live else None
+    async with accepting(services, app, caller, operation_id) as transaction:
+        still = await transaction.active()
+        same = [(operation.id, operation.committed) for operation in active]
+        if [(operation.id, operation.committed) for operation in still] != same:
+            return None
+        if await transaction.live_deployment_id() != (recorded.id if recorded else None):
+            return None
+        params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
+                  "template": request.template}  # fmt: skip
+        await transaction.add_operation(operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
+        await transaction.add_deployment(
+            operation_id,
+            kind="rollback",
+            status=Status.QUEUED.value,
+            image_tag=target.image_tag,
+            digest=target.digest,
+            commit_sha=target.commit_sha,
+            commit_subject=target.commit_subject,
+            origin_seq=target.origin_seq,
+            from_deployment_id=known.id if known else None,
+            from_image_tag=live.image_tag if live else None,
+            target_deployment_id=target.id,
+            template=target.template if request.template or known is None else known.template,
+            target=plan.target.to_json(),
+            verdict=plan.verdict.to_json(),
+            requested_by=caller.name,
+            reason=request.reason,
+        )
+        for operation in plan.stop:
+            why = f"{caller.name} rolls back to {target.image_tag}"
+            await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
+    return Reply(await services.store.deployment(operation_id))

@@ -1,0 +1,143 @@
+"""What a deploy, a rollback and a restart have in common: bring an image to life, watch it, put back what was live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from norn.domain.deployments import Status, rfc3339
+from norn.domain.durations import format_duration
+from norn.domain.images import Image
+from norn.domain.operations import OperationStatus
+from norn.domain.ports import Release, Template
+from norn.domain.store import Fenced
+from norn.errors import BakeFailed, RolloutFailed
+from norn.operations.engine import Outcome, Run
+from norn.operations.services import Services
+from norn.operations.versions import live_version
+
+HEALTH_INTERVAL_S = 1.0
+FAILURES_IN_A_ROW = 3
+RESTARTS_ALLOWED = 2
+_LOOK_EVERY_S = 10
+
+
+def template_of(deployment_template: Mapping[str, Any] | None) -> Template | None:
+    return Template.from_json(deployment_template) if deployment_template is not None else None
+
+
+async def remember_live(run: Run, services: Services) -> None:
+    """Note what is live before anything is changed, so that it can be put back after a crash, too.
+
+    The first note counts: when the step runs again, what is live may be our own already.
+    """
+    if "previous" in run.state:
+        return
+    live = await live_version(services, run.app)
+    if live is None:
+        await run.checkpoint(previous=None)
+        return
+    known = live.deployment
+    await run.checkpoint(
+        previous={
+            "deploymentId": known.id if known else None,
+            "imageTag": live.image_tag,
+            "digest": live.digest,
+            "commitSha": known.commit_sha if known else "",
+            "template": dict(known.template) if known and known.template else None,
+        }
+    )
+
+
+async def see_through(run: Run, services: Services, image: Image, timeout_s: float) -> None:
+    """Watch the accepted change to its end, then make sure that what runs is what was meant."""
+    await services.runtime.watch(run.app, run.id, timeout_s, run.output.write)
+    live = await services.runtime.live(run.app)
+    if live is None or live.digest != image.digest:
+        raise RolloutFailed(
+            f"{image.tag} ({image.digest}) was to run, but {live.image_tag if live else 'nothing'} does.",
+            reason="not_what_was_meant",
+            hint="Something else changes this app, too: look for another deploy tool.",
+        )
+    run.output.line(f"{image.tag} is live")
+    await run.output.flush()  # whoever waits for the commitment that follows has seen it all
+
+
+async def put_back(run: Run, services: Services) -> None:
+    """Make sure that what was live before this operation is live again."""
+    previous = run.state.get("previous")
+    live = await services.runtime.live(run.app)
+    if live is None or live.deployment_id != run.id or previous is None:
+        await services.runtime.put_back(run.app, run.id, run.output.write)
+        run.output.line(f"{live.image_tag} was live and stays live" if live else "nothing was live, nothing is")
+        return
+    image = Image(previous["imageTag"], previous["digest"], previous["commitSha"])
+    template = template_of(previous["template"])
+    before = previous["deploymentId"] or run.id
+    if template is None:
+        await services.runtime.set_image(run.app, image, before, expected_digest=live.digest)
+        timeout_s = 300.0
+    else:
+        await services.runtime.apply(Release(run.app, before, image, template))
+        timeout_s = template.rollout_timeout_s
+    await services.runtime.watch(run.app, before, timeout_s, run.output.write)
+    run.output.line(f"{image.tag} is live again")
+
+
+async def bake(run: Run, services: Services, bake_s: float) -> None:
+    """Watch the health of what has just rolled out through its bake time.
+
+    Raises BakeFailed after three failing checks in a row, or two restarts. The time goes on through a restart of the
+    server: what counts is when the bake began.
+    """
+    now = await services.store.now()
+    if "bakeBegan" not in run.state:
+        await run.checkpoint(bakeBegan=rfc3339(now))
+    until = datetime.fromisoformat(run.state["bakeBegan"]) + timedelta(seconds=bake_s)
+    run.output.line(f"watching its health for {format_duration(bake_s)}")
+    loop = asyncio.get_running_loop()
+    end, shown = loop.time() + (until - now).total_seconds(), loop.time()
+    in_a_row = 0
+    while True:
+        health = await services.runtime.health(run.app)
+        if health is not None and health.restarts >= RESTARTS_ALLOWED:
+            raise BakeFailed(f"It was restarted {health.restarts} times: {health.message or 'it ended by itself'}.")
+        in_a_row = 0 if health is not None and health.healthy else in_a_row + 1
+        if in_a_row >= FAILURES_IN_A_ROW:
+            why = health.message if health is not None else "nothing runs"
+            raise BakeFailed(f"{in_a_row} health checks failed in a row: {why}.")
+        left = end - loop.time()
+        if left <= 0 and in_a_row == 0:
+            run.output.line("healthy throughout")
+            return
+        if loop.time() - shown >= _LOOK_EVERY_S:
+            shown = loop.time()
+            state = f"{health.ready} of {health.wanted} healthy" if health else "nothing runs"
+            run.output.line(f"{state}, {format_duration(max(round(left), 0))} left")
+        await asyncio.sleep(min(HEALTH_INTERVAL_S, max(left, 0.05)))
+
+
+async def end_deployment(run: Run, services: Services, transaction: Fenced, outcome: Outcome) -> None:
+    """What the deployment is called in the end; one that rolled out stays so when only its bake was ended."""
+    now = await services.store.now()
+    rolled_out = bool(run.state.get("rolledOut"))
+    match outcome.status:
+        case OperationStatus.SUCCEEDED:
+            status = Status.DEPLOYED
+        case OperationStatus.CANCELLED:
+            status = Status.DEPLOYED if rolled_out else Status.CANCELLED
+        case _:
+            status = Status.FAILED
+    proven = {"proven_at": now} if status is Status.DEPLOYED and run.state.get("proven") else {}
+    await transaction.update_deployment(status=status.value, finished_at=now, error=outcome.error, **proven)
+
+
+def entering(status: Status) -> Any:
+    """A step's `begins`: the deployment is called so from now on."""
+
+    async def begins(transaction: Fenced) -> None:
+        await transaction.update_deployment(status=status.value)
+
+    return begins

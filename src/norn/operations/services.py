@@ -1,0 +1,110 @@
+"""What operations are given to work with, and who asks."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from norn.domain.operations import OperationKind, Refuse, admit
+from norn.domain.ports import Databases, Images, Runtime, Secrets, Snapshots, Source
+from norn.domain.store import Accepting, Store
+from norn.errors import Busy, IdempotencyKeyReused
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id() -> str:
+    """26 characters that sort by time: 48 bits of milliseconds, 80 random ones (the layout of a ULID)."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    store: Store
+    source: Source
+    images: Images
+    runtime: Runtime
+    databases: Databases
+    snapshots: Snapshots
+    secrets: Secrets
+    work_dir: Path
+    """Where operations keep files while they run: one directory each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what makes the request the same when it is sent again."""
+
+    name: str
+    idempotency_key: str | None = None
+    request_hash: str = ""
+
+
+class _SameRequest(Exception):
+    """This very request was taken before; `once` answers with its operation."""
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(operation_id)
+        self.operation_id = operation_id
+
+
+async def once(services: Services, caller: Caller, take: Callable[[], Awaitable[str]]) -> str:
+    """The id of the operation that `take` accepts, or of the one that the same request made before.
+
+    Raises IdempotencyKeyReused where the caller's key came with another request.
+    """
+    try:
+        await _answer_again(services, caller)
+        return await take()
+    except _SameRequest as same:
+        return same.operation_id
+
+
+async def _answer_again(services: Services, caller: Caller) -> None:
+    if caller.idempotency_key is None:
+        return
+    remembered = await services.store.remembered(caller.idempotency_key)
+    if remembered is None:
+        return
+    request_hash, operation_id = remembered
+    if request_hash != caller.request_hash:
+        raise IdempotencyKeyReused(
+            "This Idempotency-Key was used for another request.", hint="Use a new key for a new request."
+        )
+    raise _SameRequest(operation_id)
+
+
+@asynccontextmanager
+async def accepting(services: Services, app: str, caller: Caller, operation_id: str) -> AsyncIterator[Accepting]:
+    """Take a request for an app, alone; the operation is remembered under the caller's Idempotency-Key."""
+    async with services.store.accepting(app) as transaction:
+        await _answer_again(services, caller)  # the same request may have been taken while this one waited
+        yield transaction
+        if caller.idempotency_key is not None:
+            await transaction.remember(caller.idempotency_key, caller.request_hash, operation_id)
+
+
+def busy(refused: Refuse) -> Busy:
+    """The error for a request that another operation does not let through."""
+    id_, app = refused.operation.id, refused.operation.app
+    return Busy(
+        f"{refused.why} ({id_}).",
+        hint=f"`norn watch {id_}` follows it, `norn cancel {id_}` stops it, `norn rollback {app}` goes back at once.",
+        operationId=id_,
+    )
+
+
+async def take_alone(services: Services, app: str, kind: OperationKind, caller: Caller, reason: str) -> str:
+    """Accept an operation that waits for nobody and stops nobody; its id. Raises Busy."""
+    operation_id = new_id()
+    async with accepting(services, app, caller, operation_id) as transaction:
+        admission = admit(kind, await transaction.active())
+        if isinstance(admission, Refuse):
+            raise busy(admission)
+        await transaction.add_operation(operation_id, kind, {}, caller.name, reason)
+    return operation_id

@@ -1,0 +1,85 @@
+"""What is live, what a person calls a version, and what a rollback would go to: reading only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from norn.domain.deployments import Deployment
+from norn.domain.images import MIN_PREFIX, commit_prefix
+from norn.domain.targets import LiveVersion, NoTarget, Target, choose_target
+from norn.errors import AmbiguousVersion, ImageMissing, UnknownVersion
+from norn.operations.services import Services
+
+_PAGES = (12, 100, 1_000, 50_000)
+"""How much of the history is looked at: nearly always the target is among the first."""
+
+
+async def live_version(services: Services, app: str) -> LiveVersion | None:
+    """What the runtime says is live, and the deployment it belongs to, by the runtime's own note or by its digest."""
+    live = await services.runtime.live(app)
+    if live is None:
+        return None
+    deployment = await services.store.deployment(live.deployment_id) if live.deployment_id else None
+    if deployment is None or deployment.app != app or deployment.digest != live.digest:
+        deployment = await services.store.deployment_of_digest(app, live.digest)
+    return LiveVersion(live.image_tag, live.digest, deployment)
+
+
+async def find_target(
+    services: Services, app: str, live: LiveVersion | None, now: datetime | None = None
+) -> Target | NoTarget:
+    """The target of a rollback without a version: `choose_target` on the history, the quarantine and the images."""
+    now = now or await services.store.now()
+    quarantined = {item.image_tag: item.why for item in await services.store.quarantined(app)}
+    missing: set[str] = set()
+    for size in _PAGES:
+        history = await services.store.deployments(app=app, limit=size)
+        while True:
+            choice = choose_target(history, live, quarantined=quarantined, missing=frozenset(missing), now=now)
+            if not isinstance(choice, Target):
+                break
+            if await services.images.find(app, choice.deployment.image_tag) is not None:
+                if choice.deployment.known_good or len(history) < size:
+                    return choice
+                break  # further back there may be one that is proven
+            missing.add(choice.deployment.image_tag)
+        if len(history) < size:
+            return choice
+    return choice
+
+
+async def find_version(services: Services, app: str, version: str) -> Deployment:
+    """The deployment that somebody calls by an image tag, a unique prefix of a commit, or a deployment id.
+
+    Raises UnknownVersion, AmbiguousVersion (both with `candidates`) and ImageMissing.
+    """
+    deployment = await services.store.deployment(version) if version.isascii() and version.isalnum() else None
+    if deployment is None or deployment.app != app:
+        prefix = commit_prefix(app, version)
+        found = await services.store.versions(app, prefix) if prefix else []
+        if len(found) > 1:
+            raise AmbiguousVersion(
+                f"{version!r} is the beginning of several versions of {app}.",
+                hint="Give more of the commit.",
+                candidates=[candidate.image_tag for candidate in found],
+            )
+        if not found:
+            recent = await services.store.deployments(app=app, limit=50)
+            candidates = list(dict.fromkeys(candidate.image_tag for candidate in recent))[:10]
+            short = (
+                f" (a prefix has at least {MIN_PREFIX} digits)" if prefix is None and len(version) < MIN_PREFIX else ""
+            )
+            raise UnknownVersion(
+                f"No version of {app} in the history is called {version!r}{short}.",
+                hint=f"`norn history {app}` lists them." if candidates else f"{app} was never deployed.",
+                candidates=candidates,
+            )
+        deployment = found[0]
+    if deployment.digest is None or await services.images.find(app, deployment.image_tag) is None:
+        raise ImageMissing(
+            f"{deployment.image_tag} is in the history, but its image does not exist.",
+            hint=f"`norn deploy {app} {deployment.commit_sha[:12]}` builds it again; "
+            f"`norn artifacts {app}` lists what is kept.",
+            imageTag=deployment.image_tag,
+        )
+    return deployment
