@@ -1,0 +1,240 @@
+"""The local runtime: apps as processes of this machine, behind a proxy that switches without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from norn.adapters import accounts, programs
+from norn.adapters.local.app import DRAIN_S, Environment, LocalApp, Machine
+from norn.adapters.local.images import LocalImages
+from norn.adapters.local.instances import Tuning
+from norn.adapters.local.logs import follow_logs
+from norn.adapters.local.readiness import ask_replica
+from norn.adapters.local.state import Active, Desired
+from norn.domain.images import Image
+from norn.domain.infraspec import Infraspec
+from norn.domain.ports import Health, Live, Output, Release
+from norn.errors import ImageMissing, NornError, RolloutFailed, Stale
+
+log = structlog.get_logger(__name__)
+
+
+class LocalRuntime:
+    """The protocol `Runtime`, and `reconcile_all`, `stop`, `stop_all` for the server.
+
+    `environment` is asked whenever a process is started.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        *,
+        home: Path,
+        apps_address: str,
+        images: LocalImages,
+        environment: Environment,
+        tuning: Tuning = Tuning(),
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self._machine = Machine(home, apps_address, images, environment, tuning, drain_s, asyncio.Lock())
+        self._apps: dict[str, LocalApp] = {}
+
+    def _app(self, name: str) -> LocalApp:
+        if name not in self._apps:
+            self._apps[name] = LocalApp(self._machine, name)
+        return self._apps[name]
+
+    # ---- looking ---------------------------------------------------------------------------------------------
+
+    async def live(self, app: str) -> Live | None:
+        """What requests are answered by now; None where nothing was ever rolled out."""
+        active = self._app(app).files.active()
+        if active is None:
+            return None
+        return Live(active.image.tag, active.image.digest, active.deployment_id, active.since)
+
+    async def health(self, app: str) -> Health | None:
+        """Asks each replica now, with a limit of 2 s; None where nothing was ever rolled out."""
+        found = self._app(app)
+        active = found.files.active()
+        if active is None:
+            return None
+        answers = await asyncio.gather(*(self._health_of(found, item.instance, active) for item in active.upstreams))
+        reasons = [f"{item.instance}: {why}" for item, (why, _) in zip(active.upstreams, answers, strict=True) if why]
+        return Health(
+            wanted=active.template.replicas,
+            ready=len(answers) - len(reasons),
+            restarts=sum(restarts for _, restarts in answers),
+            message=reasons[0] if reasons else "",
+        )
+
+    @staticmethod
+    async def _health_of(app: LocalApp, name: str, active: Active) -> tuple[str, int]:
+        instance = app.instance(name)
+        status = instance.status()
+        if status is None:
+            return "it does not run", 0
+        if status.state != "running":
+            return f"it ended ({status.last_exit}) and is started again", status.restarts
+        return await ask_replica(instance, active.template) or "", status.restarts
+
+    async def preflight(self, spec: Infraspec) -> None:
+        """Whether the app's port could be had. Raises PortInUse, RolloutFailed."""
+        if spec.role == "webserver" and spec.port is not None:
+            await asyncio.to_thread(self._app(spec.app).front.check_port, spec.port)
+
+    # ---- changing what runs ----------------------------------------------------------------------------------
+
+    async def apply(self, release: Release) -> None:
+        """A deploy: durable on return; `watch` brings it about. Raises ImageMissing."""
+        await self._accept(self._app(release.app), _Change(release.deployment_id, release))
+
+    async def set_image(self, app: str, image: Image, deployment_id: str, *, expected_digest: str | None) -> None:
+        """A rollback: the template stays as it is live. Raises Stale, ImageMissing, RolloutFailed."""
+        found = self._app(app)
+        active, pending = found.files.active(), found.files.pending()
+        latest = pending or (active.as_desired() if active else None)
+        if latest and latest.change_id == deployment_id and latest.image.digest == image.digest:
+            return  # accepted before the server was interrupted
+        if expected_digest is not None and (active is None or active.image.digest != expected_digest):
+            now = active.image.tag if active else "nothing"
+            raise Stale(
+                f"{app} was to be changed from {expected_digest}, but {now} is live.",
+                hint="Look again at what is live, and decide anew.",
+                expected=expected_digest,
+                live=active.image.digest if active else None,
+            )
+        if active is None:
+            raise _nothing_live(app)
+        await self._accept(found, _Change(deployment_id, Release(app, deployment_id, image, active.template)))
+
+    async def restart(self, app: str, operation_id: str) -> None:
+        """All processes anew, the same image and template. Raises RolloutFailed where nothing is live."""
+        found = self._app(app)
+        active = found.files.active()
+        if active is None:
+            raise _nothing_live(app)
+        release = Release(app, active.deployment_id, active.image, active.template)
+        await self._accept(found, _Change(operation_id, release))
+
+    async def _accept(self, app: LocalApp, change: _Change) -> None:
+        release = change.release
+        async with app.lock:
+            image = await self._machine.images.find(app.name, release.image.tag)
+            if image is None or image.digest != release.image.digest:
+                raise ImageMissing(
+                    f"The image {release.image.tag} ({release.image.digest}) does not exist.",
+                    hint="Deploy its commit again.",
+                    imageTag=release.image.tag,
+                )
+            await asyncio.to_thread(app.prepare)
+            wanted = Desired(
+                app.files.next_generation(), change.id, release.deployment_id, release.image, release.template
+            )
+            active = app.files.active()
+            latest = app.files.pending() or (active.as_desired() if active else None)
+            if latest is None or not wanted.same(latest):
+                await asyncio.to_thread(app.files.write_desired, wanted)
+
+    async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
+        """Bring the accepted change to its end: new processes up and well, the proxy switched, the old ones gone.
+
+        May be called again after a crash at any moment. Raises RolloutFailed, PortInUse, ImageMissing; what was live
+        is live then.
+        """
+        found = self._app(app)
+        async with found.lock:
+            active, pending = found.files.active(), found.files.pending()
+            if pending is not None and pending.change_id == deployment_id:
+                active = await found.roll_out(pending, timeout_s, output)
+            elif active is None or active.change_id != deployment_id:
+                raise RolloutFailed(
+                    f"Another change of {app} was accepted since.",
+                    reason="superseded",
+                    hint=f"`norn status {app}` shows what is live.",
+                )
+            await found.settle(active, output)
+
+    async def put_back(self, app: str, deployment_id: str, output: Output) -> None:
+        """What is live stays live, alone: a change that is not live yet is forgotten, its processes are stopped."""
+        found = self._app(app)
+        async with found.lock:
+            active = found.files.active()
+            await asyncio.to_thread(found.files.write_desired, active.as_desired() if active else None)
+            await found.settle(active, output)
+
+    # ---- using an image --------------------------------------------------------------------------------------
+
+    async def run_job(
+        self, app: str, name: str, image: Image, command: Sequence[str], env: Mapping[str, str], output: Output
+    ) -> None:
+        """Run a command in an image to its end, with the environment that the image's own infraspec gives the app.
+
+        Nothing of it is left after that. Raises ProgramFailed, ProgramMissing, ImageMissing.
+        """
+        found = self._app(app)
+        await asyncio.to_thread(found.prepare)
+        template = self._machine.images.template(app, image.tag)
+        cwd = self._machine.images.directory(app, image.tag)
+        whole = await found.environment(template) | dict(env)
+        output(f"{name}: running in {image.tag}\n")
+        await programs.run(command, env=whole, cwd=cwd, account=accounts.for_apps(), output=output, tethered=True)
+
+    def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        """The last `tail` lines of the live processes' output, then, with `follow`, more as it comes."""
+        return follow_logs(self._app(app).files, follow=follow, tail=tail)
+
+    # ---- for the server --------------------------------------------------------------------------------------
+
+    async def reconcile(self, app: str) -> None:
+        """Make what is live run, and nothing else; an app that is being changed is left alone."""
+        found = self._app(app)
+        if found.lock.locked():
+            return
+        async with found.lock:
+            await found.reconcile(programs.ignore)
+
+    async def reconcile_all(self) -> Mapping[str, NornError]:
+        """Reconcile all apps; those where it failed, and why. To be called at the start and every few seconds."""
+        failed: dict[str, NornError] = {}
+        for app in await asyncio.to_thread(self._known):
+            try:
+                await self.reconcile(app)
+            except NornError as error:
+                failed[app] = error
+                log.warning("app_not_reconciled", app=app, error=error.message)
+        return failed
+
+    async def stop(self, app: str) -> None:
+        """End all processes of an app. What was live is remembered, and runs again with the next `reconcile`."""
+        found = self._app(app)
+        async with found.lock:
+            await found.stop()
+
+    async def stop_all(self) -> None:
+        """End all processes of all apps: `norn serve --stop-all`."""
+        for app in await asyncio.to_thread(self._known):
+            await self.stop(app)
+
+    def _known(self) -> list[str]:
+        apps = self._machine.home / "apps"
+        return sorted(path.name for path in apps.iterdir() if path.is_dir()) if apps.is_dir() else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    id: str
+    """What `watch` is called with."""
+    release: Release
+
+
+def _nothing_live(app: str) -> RolloutFailed:
+    return RolloutFailed(
+        f"Nothing of {app} is live.", reason="nothing_live", hint=f"Deploy it first: `norn deploy {app}`."
+    )

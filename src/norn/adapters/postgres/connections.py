@@ -1,0 +1,69 @@
+"""Connections to Norn's own database: a pool, and one that listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from norn.errors import DatabaseUnavailable
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=60s -c lock_timeout=20s"
+_CONNECT_TIMEOUT_S = 5
+_CHECKOUT_TIMEOUT_S = 6.0
+
+
+class Connections:
+    """A pool whose every failure to reach the database is DatabaseUnavailable."""
+
+    def __init__(self, url: str, *, size: int = 10) -> None:
+        self._url = url
+        self._kwargs: dict[str, Any] = {
+            "autocommit": True,
+            "row_factory": dict_row,
+            "options": _OPTIONS,
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "application_name": "norn",
+        }
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            min_size=2,
+            max_size=size,
+            open=False,
+            timeout=_CHECKOUT_TIMEOUT_S,
+            reconnect_timeout=2.0,
+            kwargs=self._kwargs,
+            check=AsyncConnectionPool.check_connection,
+        )
+
+    async def open(self) -> None:
+        await self._pool.open()
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=2)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in autocommit mode. Raises DatabaseUnavailable where there is none, or it breaks in between."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise DatabaseUnavailable(f"Norn's database does not answer: {error}".strip()) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def dedicated(self) -> Connection:
+        """A connection outside the pool, to listen on; the caller closes it."""
+        try:
+            return await psycopg.AsyncConnection.connect(self._url, **self._kwargs)
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(f"Norn's database does not answer: {error}".strip()) from error

@@ -1,0 +1,154 @@
+"""The apps' databases: each app gets one, and a role of its own that owns it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from norn.adapters.secrets import keep
+from norn.domain.infraspec import PostgresService
+from norn.domain.ports import AppDatabase
+from norn.errors import NotPossible, Unavailable
+
+_LOCK = 0x6E6F7264  # "nord", for pg_advisory_lock: databases are made one at a time
+_CONNECT_TIMEOUT_S = 10
+_NAME_MAX = 63  # NAMEDATALEN - 1
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+
+def role_of(app: str) -> str:
+    """The role of an app: apps are DNS labels of at most 50 letters, so that the name fits and says whose it is."""
+    return f"app_{app.replace('-', '_')}"[:_NAME_MAX]
+
+
+class PostgresDatabases:
+    """Makes databases on one server.
+
+    Args:
+        server_url: the URL of a role there that may make databases and roles; asked for each time, since it may have
+            to be started.
+        passwords: a private directory for the passwords of the apps' roles.
+    """
+
+    def __init__(self, server_url: Callable[[], Awaitable[str]], passwords: Path) -> None:
+        self._server_url = server_url
+        self._passwords = passwords
+
+    async def ensure(self, app: str, service: PostgresService) -> AppDatabase:
+        """The app's database; made, with its role, where it is missing.
+
+        Raises:
+            NotPossible: the database is there, and belongs to a role that is not this app's.
+            Unavailable: the server does not answer.
+        """
+        if service.url is not None:
+            return await self._given(app, service, service.url)
+        server_url, role = await self._server_url(), role_of(app)
+        password = self._password(app)
+        async with _connected(server_url) as connection:
+            await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+            await _ensure_role(connection, role, password)
+            await _ensure_database(connection, service.database, role)
+            version = connection.info.server_version
+        url = _url(server_url, service.database, role, password)
+        return AppDatabase(app, service.database, url, make_conninfo(server_url, dbname=service.database), version)
+
+    async def _given(self, app: str, service: PostgresService, url: str) -> AppDatabase:
+        """A database that somebody else looks after: used as it is."""
+        async with _connected(url) as connection:
+            name, version = connection.info.dbname, connection.info.server_version
+        if name != service.database:
+            raise NotPossible(
+                f"services.postgres.url leads to the database {name!r}, services.postgres.database is "
+                f"{service.database!r}.",
+                hint="Make the two the same.",
+            )
+        return AppDatabase(app, name, url, url, version)
+
+    async def end_sessions(self, database: AppDatabase, application_name: str) -> int:
+        """End the sessions of that application in that database; how many there were."""
+        async with _connected(database.admin_url) as connection:
+            cursor = await connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = %s AND application_name = %s AND pid <> pg_backend_pid()",
+                (database.name, application_name),
+            )
+            return len(await cursor.fetchall())
+
+    def _password(self, app: str) -> str:
+        path = self._passwords / app
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_text(encoding="ascii")
+        keep(path, secrets.token_hex(32), replace=False)
+        return path.read_text(encoding="ascii")  # another server may have been first
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Connection]:
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, application_name="norn"
+        ) as connection:
+            yield connection
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"The apps' PostgreSQL does not answer: {_without_password(str(error), url)}",
+            hint="Look at NORN_POSTGRES_URL, or at services.postgres.url of the app.",
+        ) from None
+
+
+def _without_password(text: str, url: str) -> str:
+    with contextlib.suppress(psycopg.ProgrammingError):
+        password = conninfo_to_dict(url).get("password")
+        if password:
+            text = text.replace(str(password), "***")
+    return " ".join(text.split())
+
+
+async def _ensure_role(connection: Connection, role: str, password: str) -> None:
+    cursor = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
+    verb = sql.SQL("CREATE ROLE") if await cursor.fetchone() is None else sql.SQL("ALTER ROLE")
+    await connection.execute(
+        sql.SQL("{} {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(password))
+    )
+
+
+async def _ensure_database(connection: Connection, name: str, role: str) -> None:
+    cursor = await connection.execute(
+        "SELECT pg_get_userbyid(datdba), has_database_privilege(%s, oid, 'CONNECT'), "
+        "pg_has_role(%s, datdba, 'USAGE') FROM pg_database WHERE datname = %s",
+        (role, role, name),
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        database, owner = sql.Identifier(name), sql.Identifier(role)
+        if connection.info.parameter_status("is_superuser") != "on":
+            await connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(owner))
+        await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(database, owner))
+        await connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(database))
+        return
+    owner_name, may_connect, _is_owner = row
+    if not may_connect:
+        raise NotPossible(
+            f"The database {name!r} is there already, belongs to {owner_name!r}, and {role!r} may not connect to it.",
+            hint=f"Give the app another services.postgres.database, or: GRANT {owner_name} TO {role}.",
+        )
+
+
+def _url(server_url: str, database: str, role: str, password: str) -> str:
+    """What the app gets as DATABASE_URL, in the form that every driver reads."""
+    info: dict[str, Any] = conninfo_to_dict(server_url)
+    host, port = info.get("host") or "127.0.0.1", info.get("port") or os.environ.get("PGPORT") or 5432
+    shown = f"[{host}]" if ":" in str(host) else host
+    return f"postgresql://{role}:{password}@{shown}:{port}/{database}"

@@ -1,0 +1,8 @@
+"""Alembic's entry point; `norn.adapters.postgres.schema` calls it with a connection."""
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=None, transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,186 @@
+"""All SQL of Norn's own store, by what it is for. The database's clock is the only clock."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+# ---- servers and claims ------------------------------------------------------------------------------------------
+
+REGISTER_SERVER: LiteralString = """
+INSERT INTO servers (id, host, boot_id, pid, pid_start) VALUES (%(id)s, %(host)s, %(boot_id)s, %(pid)s, %(pid_start)s)
+ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
+"""
+SERVERS_OF_HOST: LiteralString = (
+    "SELECT id, boot_id, pid, pid_start FROM servers WHERE host = %(host)s AND id <> %(id)s"
+)
+EXPIRE_LEASES_OF: LiteralString = """
+UPDATE operations SET lease_until = clock_timestamp() WHERE status = 'running' AND owner = %(id)s
+"""
+REMOVE_SERVER: LiteralString = "DELETE FROM servers WHERE id = %(id)s"
+
+CLAIM_ORPHAN: LiteralString = """
+UPDATE operations SET owner = %(server)s, fence = fence + 1, claims = claims + 1,
+       lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+WHERE id = (SELECT id FROM operations
+            WHERE status = 'running' AND lease_until < clock_timestamp() AND id <> ALL (%(running)s)
+            ORDER BY lease_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING *
+"""
+CLAIM_QUEUED: LiteralString = """
+UPDATE operations SET status = 'running', owner = %(server)s, fence = fence + 1, claims = claims + 1,
+       started_at = coalesce(started_at, clock_timestamp()),
+       lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+WHERE id = (SELECT id FROM operations queued
+            WHERE status = 'queued'
+              AND NOT EXISTS (SELECT FROM operations r WHERE r.app = queued.app AND r.status = 'running')
+            ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING *
+"""
+BEAT: LiteralString = """
+UPDATE operations SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+FROM unnest(%(ids)s::text[], %(fences)s::bigint[]) AS mine (id, fence)
+WHERE operations.id = mine.id AND operations.fence = mine.fence AND status = 'running'
+RETURNING operations.id, cancel IS NOT NULL AS cancelled
+"""
+SERVER_SEEN: LiteralString = "UPDATE servers SET seen_at = clock_timestamp() WHERE id = %(id)s"
+RELEASE: LiteralString = """
+UPDATE operations SET lease_until = clock_timestamp(), claims = claims - 1
+WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+"""
+HOLD_FENCE: LiteralString = """
+SELECT app FROM operations WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' FOR UPDATE
+"""
+
+# ---- an operation's own writes (behind HOLD_FENCE) ---------------------------------------------------------------
+
+BEGIN_STEP: LiteralString = """
+INSERT INTO operation_steps (operation_id, ordinal, step, status) VALUES (%(id)s, %(ordinal)s, %(step)s, 'running')
+ON CONFLICT (operation_id, ordinal) DO UPDATE SET status = 'running', finished_at = NULL
+"""
+END_STEP: LiteralString = """
+UPDATE operation_steps SET status = %(status)s, output = %(output)s,
+       finished_at = CASE WHEN %(status)s = 'undone' THEN finished_at ELSE clock_timestamp() END
+WHERE operation_id = %(id)s AND ordinal = %(ordinal)s
+"""
+STEP_OUTPUT: LiteralString = """
+UPDATE operation_steps SET output = %(output)s WHERE operation_id = %(id)s AND ordinal = %(ordinal)s
+"""
+SAVE_STATE: LiteralString = "UPDATE operations SET state = %(state)s WHERE id = %(id)s"
+MARK: LiteralString = """
+UPDATE operations SET accepted = coalesce(%(accepted)s, accepted), committed = coalesce(%(committed)s, committed),
+       undoing = undoing OR %(undoing)s::jsonb IS NOT NULL, error = coalesce(%(undoing)s::jsonb, error)
+WHERE id = %(id)s
+"""
+END_OPERATION: LiteralString = """
+UPDATE operations SET status = %(status)s, error = coalesce(%(error)s::jsonb, error), result = %(result)s,
+       finished_at = clock_timestamp(), lease_until = NULL, owner = NULL
+WHERE id = %(id)s
+"""
+END_LIVE: LiteralString = """
+UPDATE deployments SET live_until = clock_timestamp()
+WHERE app = %(app)s AND live_from IS NOT NULL AND live_until IS NULL AND id <> %(id)s
+"""
+MAKE_LIVE: LiteralString = """
+UPDATE deployments SET rolled_out_at = coalesce(rolled_out_at, clock_timestamp()),
+       live_from = coalesce(live_from, clock_timestamp()), live_until = NULL
+WHERE id = %(id)s
+"""
+LIVE_AGAIN: LiteralString = """
+UPDATE deployments SET live_until = NULL WHERE id = %(deployment_id)s AND app = %(app)s AND live_from IS NOT NULL
+"""
+MARK_ROLLED_BACK: LiteralString = """
+UPDATE deployments SET status = 'rolled_back', rolled_back_at = clock_timestamp(), rolled_back_by = %(by)s
+WHERE id = %(replaced)s AND status <> 'rolled_back'
+"""
+QUARANTINE: LiteralString = """
+INSERT INTO quarantine (app, image_tag, digest, commit_sha, deployment_id, why)
+SELECT app, image_tag, digest, commit_sha, id, %(why)s FROM deployments WHERE id = %(replaced)s
+ON CONFLICT (app, image_tag) DO NOTHING
+"""
+LIFT_QUARANTINE: LiteralString = "DELETE FROM quarantine WHERE app = %(app)s AND image_tag = %(image_tag)s"
+ADD_SNAPSHOT: LiteralString = """
+INSERT INTO snapshots (name, app, database, commit_sha, operation_id, reason, size_bytes, taken_at)
+VALUES (%(name)s, %(app)s, %(database)s, %(commit_sha)s, %(id)s, %(reason)s, %(size_bytes)s, %(taken_at)s)
+ON CONFLICT (name) DO NOTHING
+"""
+DEPLOYMENT_EVENT: LiteralString = """
+SELECT app, kind, status, image_tag FROM deployments WHERE id = %(id)s
+"""
+
+# ---- taking requests ---------------------------------------------------------------------------------------------
+
+LOCK_APP: LiteralString = "SELECT pg_advisory_xact_lock(hashtextextended('norn app ' || %(app)s, 0))"
+ADD_OPERATION: LiteralString = """
+INSERT INTO operations (id, app, kind, status, params, requested_by, reason)
+VALUES (%(id)s, %(app)s, %(kind)s, 'queued', %(params)s, %(requested_by)s, %(reason)s)
+"""
+CANCEL: LiteralString = """
+UPDATE operations SET cancel = %(cancel)s WHERE id = %(id)s AND status IN ('queued', 'running') AND cancel IS NULL
+RETURNING id
+"""
+REMEMBER_KEY: LiteralString = """
+INSERT INTO idempotency_keys (key, request_hash, operation_id) VALUES (%(key)s, %(request_hash)s, %(operation_id)s)
+"""
+FORGET_OLD_KEYS: LiteralString = """
+DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '1 day'
+"""
+REMEMBERED: LiteralString = "SELECT request_hash, operation_id FROM idempotency_keys WHERE key = %(key)s"
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+NOW: LiteralString = "SELECT clock_timestamp() AS now"
+OPERATION: LiteralString = "SELECT * FROM operations WHERE id = %(id)s"
+STEPS: LiteralString = "SELECT * FROM operation_steps WHERE operation_id = %(id)s ORDER BY ordinal"
+ACTIVE_OF_APP: LiteralString = """
+SELECT * FROM operations WHERE app = %(app)s AND status IN ('queued', 'running') ORDER BY seq DESC
+"""
+ACTIVE: LiteralString = """
+SELECT * FROM (SELECT * FROM operations WHERE status = 'queued'
+               UNION ALL SELECT * FROM operations WHERE status = 'running') active ORDER BY seq DESC
+"""
+DEPLOYMENT: LiteralString = "SELECT * FROM deployments WHERE id = %(id)s"
+DEPLOYMENTS: LiteralString = """
+SELECT * FROM deployments
+WHERE (%(status)s::text IS NULL OR status = %(status)s) AND seq < %(before)s
+ORDER BY seq DESC LIMIT %(limit)s
+"""
+DEPLOYMENTS_OF_APP: LiteralString = """
+SELECT * FROM deployments
+WHERE app = %(app)s AND (%(status)s::text IS NULL OR status = %(status)s) AND seq < %(before)s
+ORDER BY seq DESC LIMIT %(limit)s
+"""
+LIVE_DEPLOYMENT: LiteralString = """
+SELECT * FROM deployments WHERE app = %(app)s AND live_from IS NOT NULL AND live_until IS NULL
+"""
+DEPLOYMENT_OF_DIGEST: LiteralString = """
+SELECT * FROM deployments WHERE app = %(app)s AND digest = %(digest)s AND rolled_out_at IS NOT NULL
+ORDER BY seq DESC LIMIT 1
+"""
+VERSIONS: LiteralString = """
+SELECT * FROM (SELECT DISTINCT ON (commit_sha) * FROM deployments
+               WHERE app = %(app)s AND commit_sha LIKE %(prefix)s
+               ORDER BY commit_sha, rolled_out_at IS NULL, seq DESC) newest
+ORDER BY seq DESC LIMIT %(limit)s
+"""
+QUARANTINED: LiteralString = "SELECT * FROM quarantine WHERE app = %(app)s ORDER BY since DESC"
+SNAPSHOTS: LiteralString = "SELECT * FROM snapshots WHERE app = %(app)s ORDER BY taken_at DESC"
+
+# ---- events ------------------------------------------------------------------------------------------------------
+
+# A sequence alone numbers in the order of insertion: a reader who has seen 8 would never see a 7 that commits later.
+# Under this lock, held to the commit, numbers follow the order of commits.
+LOCK_EVENTS: LiteralString = "SELECT pg_advisory_xact_lock(7235419)"
+ADD_EVENT: LiteralString = """
+INSERT INTO events (seq, app, operation_id, type, data)
+VALUES (nextval('event_numbers'), %(app)s, %(operation_id)s, %(type)s, %(data)s)
+"""
+EVENTS_AFTER: LiteralString = "SELECT * FROM events WHERE seq > %(seq)s ORDER BY seq LIMIT %(limit)s"
+EVENTS_OF_APP_AFTER: LiteralString = """
+SELECT * FROM events WHERE seq > %(seq)s AND app = %(app)s ORDER BY seq LIMIT %(limit)s
+"""
+EVENTS_OF_OPERATION_AFTER: LiteralString = """
+SELECT * FROM events WHERE seq > %(seq)s AND operation_id = %(operation)s ORDER BY seq LIMIT %(limit)s
+"""
+LAST_EVENT: LiteralString = "SELECT coalesce(max(seq), 0) AS seq FROM events"
+FORGET_OLD_EVENTS: LiteralString = "DELETE FROM events WHERE at < clock_timestamp() - interval '7 days'"
+NOTIFY: LiteralString = "SELECT pg_notify('norn', %(payload)s)"

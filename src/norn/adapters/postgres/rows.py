@@ -1,0 +1,60 @@
+"""Rows of the store as the domain's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from norn.domain.deployments import Deployment, Kind, Status
+from norn.domain.operations import Operation, OperationKind, OperationStatus, StepRecord, StepStatus
+from norn.domain.store import Claim, Event, Quarantine
+
+Row = Mapping[str, Any]
+DEPLOYMENT_COLUMNS = tuple(field.name for field in fields(Deployment))
+
+
+def to_deployment(row: Row) -> Deployment:
+    values = {name: row[name] for name in DEPLOYMENT_COLUMNS}
+    return Deployment(**values | {"kind": Kind(row["kind"]), "status": Status(row["status"])})
+
+
+def to_step(row: Row) -> StepRecord:
+    return StepRecord(
+        row["ordinal"], row["step"], StepStatus(row["status"]), row["started_at"], row["finished_at"], row["output"]
+    )
+
+
+def to_operation(row: Row, steps: Sequence[Row] = ()) -> Operation:
+    return Operation(
+        id=row["id"],
+        seq=row["seq"],
+        app=row["app"],
+        kind=OperationKind(row["kind"]),
+        status=OperationStatus(row["status"]),
+        params=row["params"],
+        requested_by=row["requested_by"],
+        reason=row["reason"],
+        requested_at=row["requested_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        error=row["error"],
+        result=row["result"],
+        cancel=row["cancel"],
+        accepted=row["accepted"],
+        committed=row["committed"],
+        claims=row["claims"],
+        steps=tuple(to_step(step) for step in steps),
+    )
+
+
+def to_claim(row: Row, steps: Sequence[Row]) -> Claim:
+    return Claim(to_operation(row, steps), row["fence"], dict(row["state"]), row["undoing"])
+
+
+def to_event(row: Row) -> Event:
+    return Event(row["seq"], row["at"], row["app"], row["operation_id"], row["type"], row["data"])
+
+
+def to_quarantine(row: Row) -> Quarantine:
+    return Quarantine(row["image_tag"], row["commit_sha"], row["deployment_id"], row["why"])

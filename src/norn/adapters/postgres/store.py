@@ -1,0 +1,226 @@
+"""Norn's own store on PostgreSQL (the protocol is `norn.domain.store.Store`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import structlog
+from psycopg import errors as pg
+
+from norn.adapters.postgres import queries
+from norn.adapters.postgres.connections import Connections
+from norn.adapters.postgres.rows import to_claim, to_deployment, to_event, to_operation, to_quarantine
+from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTransaction
+from norn.adapters.processes import boot_id, is_running, start_time
+from norn.domain.deployments import Deployment
+from norn.domain.operations import Operation
+from norn.domain.store import Beat, Claim, Event, Quarantine
+from norn.errors import DatabaseUnavailable, LeaseLost
+
+log = structlog.get_logger(__name__)
+_NEWEST = 2**63 - 1
+_RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
+
+
+def machine() -> str:
+    """This machine as other servers see it; stays the same over restarts of Norn."""
+    with contextlib.suppress(OSError):
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or platform.node()
+    return platform.node()
+
+
+class PostgresStore:
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def _all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
+        async with self._connections.connection() as connection:
+            cursor = await connection.execute(query, values)
+            return await cursor.fetchall()
+
+    async def _one(self, query: LiteralString, **values: Any) -> dict[str, Any] | None:
+        rows = await self._all(query, **values)
+        return rows[0] if rows else None
+
+    async def _do(self, query: LiteralString, **values: Any) -> None:
+        async with self._connections.connection() as connection:
+            await connection.execute(query, values)
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def accepting(self, app: str) -> AsyncIterator[AcceptingTransaction]:
+        async with self._connections.transaction() as connection:
+            transaction = AcceptingTransaction(connection, app)
+            await transaction.lock()
+            yield transaction
+            await transaction.flush()
+
+    @asynccontextmanager
+    async def fenced(self, claim: Claim) -> AsyncIterator[FencedTransaction]:
+        operation = claim.operation
+        async with self._connections.transaction() as connection:
+            cursor = await connection.execute(queries.HOLD_FENCE, {"id": operation.id, "fence": claim.fence})
+            if await cursor.fetchone() is None:
+                raise LeaseLost(f"Operation {operation.id} has been taken over.", operationId=operation.id)
+            transaction = FencedTransaction(connection, operation.app, operation.id)
+            yield transaction
+            await transaction.flush()
+
+    # ---- the engine ----------------------------------------------------------------------------------------------
+
+    async def now(self) -> datetime:
+        row = await self._one(queries.NOW)
+        assert row is not None
+        now: datetime = row["now"]
+        return now
+
+    async def register(self, server_id: str) -> None:
+        host = machine()
+        await self._do(
+            queries.REGISTER_SERVER,
+            id=server_id,
+            host=host,
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            pid_start=start_time(os.getpid()) or 0,
+        )
+        for row in await self._all(queries.SERVERS_OF_HOST, id=server_id, host=host):
+            if row["boot_id"] != boot_id() or not is_running(row["pid"], row["pid_start"]):
+                await self._do(queries.EXPIRE_LEASES_OF, id=row["id"])
+                await self._do(queries.REMOVE_SERVER, id=row["id"])
+
+    async def unregister(self, server_id: str) -> None:
+        await self._do(queries.REMOVE_SERVER, id=server_id)
+
+    async def claim(self, server_id: str, lease_s: float, running: Sequence[str]) -> Claim | None:
+        values = {"server": server_id, "lease_s": lease_s, "running": list(running)}
+        async with self._connections.connection() as connection:
+            for query in (queries.CLAIM_ORPHAN, queries.CLAIM_QUEUED):
+                try:
+                    cursor = await connection.execute(query, values)
+                except pg.UniqueViolation:
+                    return None  # another server has just started one of the same app; the next look finds another
+                row = await cursor.fetchone()
+                if row is not None:
+                    steps = await connection.execute(queries.STEPS, {"id": row["id"]})
+                    return to_claim(row, await steps.fetchall())
+        return None
+
+    async def beat(self, server_id: str, claims: Mapping[str, int], lease_s: float) -> Beat:
+        await self._do(queries.SERVER_SEEN, id=server_id)
+        if not claims:
+            return Beat(frozenset(), frozenset())
+        rows = await self._all(queries.BEAT, ids=list(claims), fences=list(claims.values()), lease_s=lease_s)
+        held = frozenset(row["id"] for row in rows)
+        return Beat(held, frozenset(row["id"] for row in rows if row["cancelled"]))
+
+    async def release(self, claim: Claim) -> None:
+        await self._do(queries.RELEASE, id=claim.operation.id, fence=claim.fence)
+
+    async def notifications(self) -> AsyncIterator[str]:
+        attempt = 0
+        while True:
+            try:
+                connection = await self._connections.dedicated()
+            except DatabaseUnavailable as error:
+                if attempt == 0:
+                    log.warning("database_lost", error=error.message)
+                await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+                attempt += 1
+                continue
+            try:
+                await connection.execute("LISTEN norn")
+                attempt = 0
+                yield "operations"  # whatever was said while nobody listened
+                yield "events"
+                async for notification in connection.notifies():
+                    yield notification.payload
+            except psycopg.OperationalError as error:
+                log.warning("database_lost", error=str(error).strip())
+                await asyncio.sleep(_RECONNECT_S[0])
+            finally:
+                await connection.close()
+
+    async def tidy(self) -> None:
+        """Forget what nobody needs any more (events after 7 days)."""
+        await self._do(queries.FORGET_OLD_EVENTS)
+
+    # ---- operations and history ----------------------------------------------------------------------------------
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        async with self._connections.connection() as connection:
+            cursor = await connection.execute(queries.OPERATION, {"id": operation_id})
+            row = await cursor.fetchone()
+            if row is None:
+                return None
+            steps = await connection.execute(queries.STEPS, {"id": operation_id})
+            return to_operation(row, await steps.fetchall())
+
+    async def active_operations(self, app: str | None = None) -> Sequence[Operation]:
+        if app is None:
+            return [to_operation(row) for row in await self._all(queries.ACTIVE)]
+        return [to_operation(row) for row in await self._all(queries.ACTIVE_OF_APP, app=app)]
+
+    async def deployment(self, deployment_id: str) -> Deployment | None:
+        row = await self._one(queries.DEPLOYMENT, id=deployment_id)
+        return to_deployment(row) if row else None
+
+    async def deployments(
+        self, *, app: str | None = None, status: str | None = None, before: int | None = None, limit: int = 50
+    ) -> Sequence[Deployment]:
+        values = {"status": status, "before": _NEWEST if before is None else before, "limit": limit}
+        if app is None:
+            rows = await self._all(queries.DEPLOYMENTS, **values)
+        else:
+            rows = await self._all(queries.DEPLOYMENTS_OF_APP, app=app, **values)
+        return [to_deployment(row) for row in rows]
+
+    async def live_deployment(self, app: str) -> Deployment | None:
+        row = await self._one(queries.LIVE_DEPLOYMENT, app=app)
+        return to_deployment(row) if row else None
+
+    async def deployment_of_digest(self, app: str, digest: str) -> Deployment | None:
+        row = await self._one(queries.DEPLOYMENT_OF_DIGEST, app=app, digest=digest)
+        return to_deployment(row) if row else None
+
+    async def versions(self, app: str, commit_prefix: str, limit: int = 10) -> Sequence[Deployment]:
+        # The prefix is hexadecimal (norn.domain.images): nothing in it means anything to LIKE.
+        rows = await self._all(queries.VERSIONS, app=app, prefix=f"{commit_prefix}%", limit=limit)
+        return [to_deployment(row) for row in rows]
+
+    async def quarantined(self, app: str) -> Sequence[Quarantine]:
+        return [to_quarantine(row) for row in await self._all(queries.QUARANTINED, app=app)]
+
+    async def snapshots(self, app: str) -> Sequence[Mapping[str, Any]]:
+        return await self._all(queries.SNAPSHOTS, app=app)
+
+    async def remembered(self, key: str) -> tuple[str, str] | None:
+        row = await self._one(queries.REMEMBERED, key=key)
+        return (row["request_hash"], row["operation_id"]) if row else None
+
+    # ---- events --------------------------------------------------------------------------------------------------
+
+    async def events_after(
+        self, seq: int, *, app: str | None = None, operation: str | None = None, limit: int = 500
+    ) -> Sequence[Event]:
+        if operation is not None:
+            rows = await self._all(queries.EVENTS_OF_OPERATION_AFTER, seq=seq, operation=operation, limit=limit)
+        elif app is not None:
+            rows = await self._all(queries.EVENTS_OF_APP_AFTER, seq=seq, app=app, limit=limit)
+        else:
+            rows = await self._all(queries.EVENTS_AFTER, seq=seq, limit=limit)
+        return [to_event(row) for row in rows]
+
+    async def last_event(self) -> int:
+        row = await self._one(queries.LAST_EVENT)
+        return row["seq"] if row else 0

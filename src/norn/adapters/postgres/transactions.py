@@ -1,0 +1,218 @@
+"""The two ways to write: taking a request (`AcceptingTransaction`), and working on a claim (`FencedTransaction`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from norn.adapters.postgres import queries
+from norn.adapters.postgres.connections import Connection
+from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, to_operation
+from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.ports import SnapshotFile
+from norn.errors import NotPossible
+
+_JSON_COLUMNS = {"template", "target", "verdict", "error"}
+
+
+def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
+    return None if value is None else Jsonb(value)
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = values.keys() - set(DEPLOYMENT_COLUMNS)
+    if unknown:
+        raise ValueError(f"deployments have no column {', '.join(sorted(unknown))}")
+    return {name: _json(value) if name in _JSON_COLUMNS else value for name, value in values.items()}
+
+
+class _Publishing:
+    """Collects the events of a transaction; they get their numbers last, so that the lock on them is held briefly."""
+
+    def __init__(self, connection: Connection, app: str) -> None:
+        self._connection = connection
+        self._app = app
+        self._events: list[dict[str, Any]] = []
+        self._payloads: list[str] = []
+
+    def _publish(self, type_: str, operation_id: str | None, data: Mapping[str, Any]) -> None:
+        self._events.append({"app": self._app, "operation_id": operation_id, "type": type_, "data": Jsonb(data)})
+
+    def _notify(self, payload: str) -> None:
+        self._payloads.append(payload)
+
+    async def flush(self) -> None:
+        """Number and insert the events; the last thing before the commit."""
+        if self._events:
+            await self._connection.execute(queries.LOCK_EVENTS)
+            for event in self._events:
+                await self._connection.execute(queries.ADD_EVENT, event)
+            self._payloads.append("events")
+        for payload in self._payloads:
+            await self._connection.execute(queries.NOTIFY, {"payload": payload})
+
+    async def _publish_deployment(self, deployment_id: str) -> None:
+        cursor = await self._connection.execute(queries.DEPLOYMENT_EVENT, {"id": deployment_id})
+        row = await cursor.fetchone()
+        if row is not None:
+            data = {"id": deployment_id, "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
+            self._publish("deployment", deployment_id, data)
+
+
+class AcceptingTransaction(_Publishing):
+    """Takes a request for one app; whoever else asks for that app waits until this one has ended."""
+
+    async def lock(self) -> None:
+        await self._connection.execute(queries.LOCK_APP, {"app": self._app})
+
+    async def active(self) -> Sequence[Operation]:
+        cursor = await self._connection.execute(queries.ACTIVE_OF_APP, {"app": self._app})
+        return [to_operation(row) for row in await cursor.fetchall()]
+
+    async def live_deployment_id(self) -> str | None:
+        cursor = await self._connection.execute(queries.LIVE_DEPLOYMENT, {"app": self._app})
+        row = await cursor.fetchone()
+        return row["id"] if row else None
+
+    async def add_operation(
+        self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
+    ) -> None:
+        await self._connection.execute(
+            queries.ADD_OPERATION,
+            {
+                "id": operation_id,
+                "app": self._app,
+                "kind": kind.value,
+                "params": Jsonb(params),
+                "requested_by": requested_by,
+                "reason": reason,
+            },
+        )
+        self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
+        self._notify("operations")
+
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> None:
+        values = _columns({"id": deployment_id, "app": self._app} | columns)
+        # A deploy is its own origin: its number is only known here.
+        names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
+        own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
+        await self._connection.execute(
+            sql.SQL("INSERT INTO deployments ({}) VALUES ({})").format(
+                sql.SQL(", ").join(map(sql.Identifier, ["seq", *names])),
+                sql.SQL(", ").join(
+                    [sql.SQL("DEFAULT"), *(sql.Placeholder(name) if name in values else own for name in names)]
+                ),
+            ),
+            values,
+        )
+        await self._publish_deployment(deployment_id)
+
+    async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None:
+        cancel = {"by": by, "reason": reason} | ({"preemptedBy": preempted_by} if preempted_by else {})
+        cursor = await self._connection.execute(queries.CANCEL, {"id": operation_id, "cancel": Jsonb(cancel)})
+        if await cursor.fetchone() is None:
+            if preempted_by is not None:
+                return  # it has ended by itself, or is being cancelled already
+            raise NotPossible("The operation has ended, or is being cancelled already.", operationId=operation_id)
+        self._publish("operation", operation_id, {"id": operation_id, "cancel": cancel})
+        self._notify(f"cancel:{operation_id}")
+
+    async def remember(self, key: str, request_hash: str, operation_id: str) -> None:
+        values = {"key": key, "request_hash": request_hash, "operation_id": operation_id}
+        await self._connection.execute(queries.FORGET_OLD_KEYS)
+        await self._connection.execute(queries.REMEMBER_KEY, values)
+
+
+class FencedTransaction(_Publishing):
+    """Writes of one claimed operation; its row is locked, so that nobody takes it over in between."""
+
+    def __init__(self, connection: Connection, app: str, operation_id: str) -> None:
+        super().__init__(connection, app)
+        self._id = operation_id
+
+    async def begin_step(self, ordinal: int, step: str) -> None:
+        await self._connection.execute(queries.BEGIN_STEP, {"id": self._id, "ordinal": ordinal, "step": step})
+        self._publish("step", self._id, {"step": step, "status": "running"})
+
+    async def end_step(self, ordinal: int, status: StepStatus, output: str) -> None:
+        values = {"id": self._id, "ordinal": ordinal, "status": status.value, "output": output}
+        cursor = await self._connection.execute(queries.END_STEP + " RETURNING step", values)
+        row = await cursor.fetchone()
+        self._publish("step", self._id, {"step": row["step"] if row else None, "status": status.value})
+
+    async def append_output(self, ordinal: int, step: str, output: str, text: str) -> None:
+        await self._connection.execute(queries.STEP_OUTPUT, {"id": self._id, "ordinal": ordinal, "output": output})
+        self._publish("output", self._id, {"step": step, "text": text})
+
+    async def save(self, state: Mapping[str, Any]) -> None:
+        await self._connection.execute(queries.SAVE_STATE, {"id": self._id, "state": Jsonb(state)})
+
+    async def mark(
+        self, *, accepted: bool | None = None, committed: bool | None = None, undoing: Mapping[str, Any] | None = None
+    ) -> None:
+        values = {"id": self._id, "accepted": accepted, "committed": committed, "undoing": _json(undoing)}
+        await self._connection.execute(queries.MARK, values)
+        passed = {name: True for name, at in (("accepted", accepted), ("committed", committed)) if at}
+        if passed:
+            self._publish("operation", self._id, {"id": self._id} | passed)
+
+    async def end(
+        self, status: OperationStatus, error: Mapping[str, Any] | None, result: Mapping[str, Any] | None
+    ) -> None:
+        values = {"id": self._id, "status": status.value, "error": _json(error), "result": _json(result)}
+        await self._connection.execute(queries.END_OPERATION, values)
+        self._publish("operation", self._id, {"id": self._id, "status": status.value})
+        self._notify("operations")  # the next one of this app may start
+
+    async def update_deployment(self, **columns: Any) -> None:
+        values = _columns(columns)
+        await self._connection.execute(
+            sql.SQL("UPDATE deployments SET {} WHERE id = {}").format(
+                sql.SQL(", ").join(
+                    sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in values
+                ),
+                sql.Placeholder("own_id"),
+            ),
+            values | {"own_id": self._id},
+        )
+        await self._publish_deployment(self._id)
+
+    async def make_live(self) -> None:
+        values = {"id": self._id, "app": self._app}
+        await self._connection.execute(queries.END_LIVE, values)
+        await self._connection.execute(queries.MAKE_LIVE, values)
+        self._publish("live", self._id, {"deploymentId": self._id})
+
+    async def make_live_again(self, deployment_id: str) -> None:
+        values = {"id": deployment_id, "app": self._app, "deployment_id": deployment_id}
+        await self._connection.execute(queries.END_LIVE, values)
+        await self._connection.execute(queries.LIVE_AGAIN, values)
+        self._publish("live", self._id, {"deploymentId": deployment_id})
+
+    async def mark_rolled_back(self, deployment_id: str, why: str) -> None:
+        values = {"by": self._id, "replaced": deployment_id, "why": why}
+        await self._connection.execute(queries.MARK_ROLLED_BACK, values)
+        await self._connection.execute(queries.QUARANTINE, values)
+        await self._publish_deployment(deployment_id)
+
+    async def lift_quarantine(self, image_tag: str) -> None:
+        await self._connection.execute(queries.LIFT_QUARANTINE, {"app": self._app, "image_tag": image_tag})
+
+    async def add_snapshot(self, snapshot: SnapshotFile, reason: str) -> None:
+        await self._connection.execute(
+            queries.ADD_SNAPSHOT,
+            {
+                "name": snapshot.name,
+                "app": self._app,
+                "database": snapshot.database,
+                "commit_sha": snapshot.commit_sha,
+                "id": self._id,
+                "reason": reason,
+                "size_bytes": snapshot.size_bytes,
+                "taken_at": snapshot.taken_at,
+            },
+        )
+        self._publish("snapshot", self._id, {"name": snapshot.name})
