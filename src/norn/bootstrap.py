@@ -1,0 +1,371 @@
+"""The only place where parts are put together: settings in, a running server out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import structlog
+import uvicorn
+
+from norn import __version__
+from norn.adapters.accounts import for_database
+from norn.adapters.local.images import LocalImages
+from norn.adapters.local.runtime import LocalRuntime
+from norn.adapters.postgres.connections import Connections
+from norn.adapters.postgres.databases import PostgresDatabases
+from norn.adapters.postgres.embedded import EmbeddedPostgres
+from norn.adapters.postgres.schema import ensure_database, migrate
+from norn.adapters.postgres.store import PostgresStore
+from norn.adapters.secrets import SecretFiles
+from norn.adapters.snapshots.dumps import DumpSnapshots
+from norn.adapters.source.directory import AppsDirectory
+from norn.config import Settings, load_settings
+from norn.domain.operations import OperationKind
+from norn.domain.ports import Template
+from norn.errors import EXIT_FAILED, DatabaseUnavailable, NornError, NotPossible
+from norn.http.access import admin_token
+from norn.http.app import create_app
+from norn.http.metrics import Metrics
+from norn.http.requests import Context
+from norn.operations.deploy import deploy_procedure
+from norn.operations.engine import Engine
+from norn.operations.events import Changes
+from norn.operations.restart import restart_procedure
+from norn.operations.rollback import rollback_procedure
+from norn.operations.services import Services, new_id
+from norn.operations.snapshot import snapshot_procedure
+
+log = structlog.get_logger(__name__)
+
+_RECONCILE_S = 3.0
+_TIDY_S = 3_600.0
+_SHUTDOWN_S = 3
+_HEALTH_TIMEOUT_S = 2.0
+KILL_AT = "NORN_TEST_KILL_AT"
+"""Tests set this to a point of the engine (`deploy.build.begun`), where the server is then killed with SIGKILL."""
+
+
+def configure_logging() -> None:
+    """One JSON line an event on standard error, or readable text on a terminal."""
+    terminal = sys.stderr.isatty()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    )
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not terminal:
+        processors.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*processors, renderer],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+def prepare_home(home: Path) -> None:
+    """NORN_HOME: may be entered by the users that apps run as; what is secret in it has modes of its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    if home.stat().st_uid == os.geteuid():
+        home.chmod(0o755)
+    for name in ("work", "apps", "images"):
+        (home / name).mkdir(exist_ok=True, mode=0o755)
+    for name in ("secrets", "postgres-passwords"):
+        (home / name).mkdir(exist_ok=True, mode=0o700)
+
+
+def lock_home(home: Path) -> IO[str]:
+    """Keep a second server off this home. Raises NotPossible, naming the process that has it."""
+    file = (home / "serve.lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise NotPossible(
+            f"A server runs on {home} already (process {file.read().strip() or 'unknown'}).",
+            hint="`norn status` asks it; another server wants another NORN_HOME.",
+        ) from error
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+class Installation:
+    """The parts that belong to a NORN_HOME, whether a server runs or only `--stop-all` is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        home = settings.home
+        account = for_database()
+        self.own_postgres = EmbeddedPostgres(home / "postgres" / "norn", account=account)
+        self.apps_postgres = EmbeddedPostgres(home / "postgres" / "apps", account=account, keep_port=True)
+        self.databases = PostgresDatabases(self._apps_server_url, home / "postgres-passwords")
+        self.source = AppsDirectory(settings.apps_dir, mirrors=home / "repos")
+        self.secrets = SecretFiles(home / "secrets")
+        self.images = LocalImages(home)
+        self.runtime = LocalRuntime(
+            home=home, apps_address=settings.apps_address, images=self.images, environment=self._environment
+        )
+
+    async def _apps_server_url(self) -> str:
+        return self.settings.postgres_url or await self.apps_postgres.start()
+
+    async def _environment(self, app: str, template: Template) -> Mapping[str, str]:
+        """What an app's processes are told: its env, its secrets as they are now, its database."""
+        values = await self.secrets.values(app)
+        found = {name: values[name] for name in template.secrets if name in values}
+        directory = await self.source.app(app)
+        spec = await self.source.infraspec(directory)
+        environment = {**template.env, **found}
+        if spec.postgres is not None and "DATABASE_URL" not in environment:
+            database = await self.databases.ensure(app, spec.postgres)
+            environment["DATABASE_URL"] = database.url
+        return environment
+
+    async def database_url(self) -> str:
+        """Norn's own database, started where it is embedded."""
+        if self.settings.database_url is not None:
+            return self.settings.database_url
+        return await ensure_database(await self.own_postgres.start(), "norn")
+
+    async def keep_postgres(self) -> None:
+        """Start the embedded servers again where they have gone."""
+        if self.settings.database_url is None:
+            await self.own_postgres.start()
+        if self.settings.postgres_url is None and (self.settings.home / "postgres" / "apps").exists():
+            await self.apps_postgres.start()
+
+    async def stop_all(self) -> None:
+        """End all local apps and the embedded PostgreSQL."""
+        await self.runtime.stop_all()
+        await self.apps_postgres.stop()
+        await self.own_postgres.stop()
+
+
+class Server:
+    """A running server: the engine, the routes, and what keeps the two informed."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._settings = installation.settings
+        self.changes = Changes()
+        self.metrics = Metrics()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        parts = self._installation
+        url = await parts.database_url()
+        revision = await asyncio.to_thread(migrate, url)
+        self._connections = Connections(url)
+        await self._connections.open()
+        self._store = PostgresStore(self._connections)
+        self.services = Services(
+            store=self._store,
+            source=parts.source,
+            images=parts.images,
+            runtime=parts.runtime,
+            databases=parts.databases,
+            snapshots=DumpSnapshots(self._settings.snapshots_dir),
+            secrets=parts.secrets,
+            work_dir=self._settings.home / "work",
+        )
+        self.engine = Engine(
+            self._store,
+            {
+                OperationKind.DEPLOY: deploy_procedure(self.services),
+                OperationKind.ROLLBACK: rollback_procedure(self.services),
+                OperationKind.RESTART: restart_procedure(self.services),
+                OperationKind.SNAPSHOT: snapshot_procedure(self.services),
+            },
+            new_id(),
+            point=_kill_point(os.environ.get(KILL_AT)),
+            ended=self.metrics.operation,
+        )
+        self._tasks = [
+            asyncio.create_task(self._listen()),
+            asyncio.create_task(self._repeat("reconcile", _RECONCILE_S, parts.runtime.reconcile_all)),
+            asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
+            asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
+        ]
+        await self.engine.start()
+        log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
+
+    async def stop(self) -> None:
+        """Hand over what is under way; apps and their database run on."""
+        await self.engine.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connections.close()
+        if self._settings.database_url is None:
+            await self._installation.own_postgres.stop()
+        log.info("stopped")
+
+    async def _listen(self) -> None:
+        """Pass on what servers say when they commit."""
+        async for payload in self._store.notifications():
+            kind, _, operation_id = payload.partition(":")
+            if kind == "operations":
+                self.engine.wake()
+            elif kind == "cancel":
+                self.engine.cancel(operation_id)
+            elif kind == "events":
+                self.changes.wake()
+
+    @staticmethod
+    async def _repeat(name: str, every_s: float, action: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await action()
+            except NornError as error:
+                log.warning(f"{name}_failed", error=error.message)
+            except OSError as error:
+                log.warning(f"{name}_failed", error=str(error))
+            await asyncio.sleep(every_s)
+
+    async def health(self) -> dict[str, Any]:
+        """Each part's state, within two seconds."""
+        return {
+            "database": await _state(self._store.now()),
+            "appsDirectory": await _state(self._installation.source.apps()),
+        }
+
+
+async def _state(check: Awaitable[object]) -> dict[str, Any]:
+    try:
+        await asyncio.wait_for(check, _HEALTH_TIMEOUT_S)
+    except NornError as error:
+        return {"ok": False, "message": error.message}
+    except TimeoutError:
+        return {"ok": False, "message": f"did not answer within {_HEALTH_TIMEOUT_S:g} s"}
+    return {"ok": True, "message": ""}
+
+
+def _kill_point(wanted: str | None) -> Callable[[str], None]:
+    def point(name: str) -> None:
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return point
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    if settings.runtime != "local":
+        raise NotPossible(
+            "This version of Norn runs apps on this machine alone.", hint="Set NORN_RUNTIME=local, or unset it."
+        )
+    prepare_home(settings.home)
+    lock = lock_home(settings.home)
+    listener = _listen_on(settings.listen_host, settings.listen_port)
+    server = Server(Installation(settings))
+    try:
+        await server.start()
+        context = Context(server.services, server.changes)
+        app = create_app(context, admin_token(settings.token_file), server.metrics, server.health)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+            lifespan="off",
+        )
+        http = _Http(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, http.end)
+        host, port = listener.getsockname()[:2]
+        log.info("listening", url=f"http://{host}:{port}")
+        await http.serve(sockets=[listener])
+    finally:
+        listener.close()
+        with contextlib.suppress(DatabaseUnavailable, AttributeError):
+            await server.stop()
+        lock.close()
+
+
+class _Http(uvicorn.Server):
+    """Ends when told to; uvicorn's own way ends the process before anything can be handed over."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def end(self) -> None:
+        self.force_exit = self.should_exit  # the second time: without waiting for connections
+        self.should_exit = True
+
+
+def _listen_on(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise NotPossible(
+            f"Norn cannot listen on {host}:{port}: {error.strerror}.",
+            hint="Set NORN_LISTEN to another HOST:PORT, or end what listens there.",
+        ) from error
+
+
+async def stop_all(settings: Settings) -> None:
+    """`norn serve --stop-all`: end the server, the apps, and the embedded PostgreSQL of this home."""
+    await _stop_server(settings.home)
+    if settings.home.exists():
+        await Installation(settings).stop_all()
+
+
+async def _stop_server(home: Path) -> None:
+    try:
+        lock = (home / "serve.lock").open("a+", encoding="ascii")
+    except OSError:
+        return
+    with lock:
+        for attempt in range(300):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                pid = lock.read().strip()
+                if attempt == 0 and pid.isdecimal():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGTERM)
+                await asyncio.sleep(0.1)
+            else:
+                return
+    raise NotPossible("The server does not end.", hint="Look at its log; then end it by its process id.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m norn.bootstrap [--stop-all]`, as `norn serve` calls it; the exit status."""
+    configure_logging()
+    try:
+        settings = load_settings()
+        asyncio.run(stop_all(settings) if "--stop-all" in argv else serve(settings))
+    except NornError as error:
+        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

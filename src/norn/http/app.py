@@ -1,0 +1,90 @@
+"""The ASGI application: routes behind access control, errors as problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from norn import __version__
+from norn.http import events, problems, routes
+from norn.http.access import Access, BodyLimit
+from norn.http.metrics import CountRequests, Metrics
+from norn.http.requests import Context
+from norn.http.schemas import HealthAnswer, Problem
+
+HealthCheck = Callable[[], Awaitable[dict[str, Any]]]
+"""Each part's state: `{name: {"ok": bool, "message": str}}`."""
+
+_outside = APIRouter()
+
+
+@_outside.get(
+    "/api/health",
+    tags=["server"],
+    response_model=HealthAnswer,
+    responses={503: {"model": HealthAnswer, "description": "the server cannot work"}},
+)
+async def get_health(request: Request) -> JSONResponse:
+    """Each part's state; 503 where the server cannot work. Wants no token."""
+    check: HealthCheck = request.app.state.health
+    parts = await check()
+    able = parts["database"]["ok"]
+    status = "ok" if all(part["ok"] for part in parts.values()) else "degraded" if able else "unavailable"
+    document = {"status": status, "version": __version__, "parts": parts}
+    return JSONResponse(document, 200 if able else 503)
+
+
+@_outside.get(
+    "/metrics",
+    tags=["server"],
+    response_class=Response,
+    responses=routes.problems() | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+)
+async def get_metrics(request: Request) -> Response:
+    """Numbers for Prometheus."""
+    text, media_type = request.app.state.metrics.text()
+    return Response(text, media_type=media_type)
+
+
+def create_app(context: Context, token: str, metrics: Metrics, health: HealthCheck) -> FastAPI:
+    app = FastAPI(
+        title="Norn",
+        version=__version__,
+        summary="Deploys apps, and gets them back when a deployment goes wrong.",
+        openapi_tags=[{"name": name} for name in ("apps", "secrets", "snapshots", "history", "events", "server")],
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.context = context
+    app.state.metrics = metrics
+    app.state.health = health
+    problems.install(app)
+    app.include_router(routes.router)
+    app.include_router(events.router)
+    app.include_router(_outside)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Access, token=token)
+    app.add_middleware(CountRequests, metrics=metrics)
+    _document_problems(app)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Name the problem document and the token once in /openapi.json."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
+            document["paths"]["/api/health"]["get"]["security"] = []
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,62 @@
+"""Server-sent events (WHATWG HTML, section 9.2): every change, in the order of commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+
+from norn.domain.deployments import rfc3339
+from norn.domain.store import Event
+from norn.errors import Malformed
+from norn.http.requests import Context, ContextOf
+from norn.http.routes import problems
+from norn.operations.events import follow
+
+router = APIRouter(prefix="/api", tags=["events"])
+
+
+def _encode(event: Event) -> str:
+    data = {"app": event.app, "operationId": event.operation_id, "at": rfc3339(event.at)} | dict(event.data)
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+async def _stream(
+    request: Request, context: Context, after: int, app: str | None, operation: str | None
+) -> AsyncIterator[str]:
+    yield "retry: 1000\n: connected\n\n"
+    async for event in follow(context.services.store, context.changes, after, app=app, operation=operation):
+        if event is not None:
+            yield _encode(event)
+        elif await request.is_disconnected():
+            return
+        else:
+            yield ": still here\n\n"
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses=problems() | {200: {"content": {"text/event-stream": {}}, "description": "events, as they come"}},
+)
+async def get_events(
+    request: Request,
+    context: ContextOf,
+    app: Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")] = None,
+    operation: Annotated[str | None, Query(max_length=64, pattern=r"^[0-9a-z]*$")] = None,
+    last_event_id: Annotated[str | None, Header(description="Goes on behind this event.")] = None,
+) -> StreamingResponse:
+    """Events from now on, or behind Last-Event-ID; those of one operation from its beginning."""
+    if last_event_id is not None:
+        if not last_event_id.isascii() or not last_event_id.isdecimal() or int(last_event_id) >= 2**63:
+            raise Malformed("Last-Event-ID is not the number of an event.")
+        after = int(last_event_id)
+    else:
+        after = 0 if operation else await context.services.store.last_event()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        _stream(request, context, after, app, operation), media_type="text/event-stream", headers=headers
+    )

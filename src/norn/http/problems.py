@@ -1,0 +1,77 @@
+"""Errors as problem documents (RFC 9457): `type, title, status, detail`, and the facts as further members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from norn.errors import Invalid, Malformed, NornError, NotAuthenticated
+
+log = structlog.get_logger(__name__)
+MEDIA_TYPE = "application/problem+json"
+_RESERVED = ("type", "title", "status", "detail")
+
+
+def problem(error: NornError) -> dict[str, Any]:
+    """The problem document of an error. `type` is a URN that never changes, `code` its last part."""
+    title = (type(error).__doc__ or type(error).__name__).strip().splitlines()[0]
+    facts = {name: value for name, value in error.facts.items() if name not in _RESERVED}
+    document = {
+        "type": f"urn:norn:problem:{error.code}",
+        "title": title,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    return document | ({"hint": error.hint} if error.hint else {}) | facts
+
+
+def problem_response(error: NornError) -> JSONResponse:
+    headers = {"WWW-Authenticate": 'Bearer realm="norn"'} if isinstance(error, NotAuthenticated) else {}
+    if error.status == 503:
+        headers["Retry-After"] = "2"
+    return JSONResponse(problem(error), error.status, headers, MEDIA_TYPE)
+
+
+def _invalid(error: RequestValidationError) -> NornError:
+    problems = [
+        {"where": ".".join(str(part) for part in item["loc"]), "message": item["msg"]} for item in error.errors()
+    ]
+    first = problems[0] if problems else {"where": "", "message": "wrong"}
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        return Malformed(f"The body is not JSON: {first['message']}.", hint="Send a JSON object.", problems=problems)
+    return Invalid(f"{first['where']}: {first['message']}.", hint="See /docs for what is taken.", problems=problems)
+
+
+async def _on_norn_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, NornError)
+    return problem_response(error)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return problem_response(_invalid(error))
+
+
+async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    document = {"type": "about:blank", "title": error.detail, "status": error.status_code, "detail": error.detail}
+    headers = dict(error.headers or {})
+    return JSONResponse(document, error.status_code, headers, MEDIA_TYPE)
+
+
+async def _on_defect(request: Request, error: Exception) -> JSONResponse:
+    log.error("defect", path=request.url.path, exc_info=error)
+    return problem_response(NornError("A defect in Norn; the server's log has the details.", hint="Please report it."))
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(NornError, _on_norn_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_defect)

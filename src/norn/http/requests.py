@@ -1,0 +1,70 @@
+"""What routes are given: the services, who asks, and how long the caller wants to wait."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from norn.errors import Malformed
+from norn.operations.events import Changes
+from norn.operations.services import Caller, Services
+
+MAX_WAIT_S = 60.0
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)", re.IGNORECASE)
+_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the server has put together for its routes (`app.state.context`)."""
+
+    services: Services
+    changes: Changes
+
+
+def context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def services_of(request: Request) -> Services:
+    return context_of(request).services
+
+
+async def caller_of(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key and body answer with the same operation (for a day).")
+    ] = None,
+) -> Caller:
+    """Who asks; with an Idempotency-Key, what makes the request the same: method, path and body."""
+    actor = getattr(request.state, "actor", "admin")
+    if idempotency_key is None:
+        return Caller(actor)
+    if not _KEY.match(idempotency_key):
+        raise Malformed("Idempotency-Key is not one.", hint="1 to 255 printable ASCII characters without blanks.")
+    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + await request.body()).hexdigest()
+    return Caller(actor, idempotency_key, digest)
+
+
+def wait_of(
+    prefer: Annotated[
+        str | None,
+        Header(
+            description="`wait=N` (RFC 7240): answer once the runtime has accepted the change, after N seconds at most."
+        ),
+    ] = None,
+) -> float:
+    """Seconds that the caller wants to wait for the runtime to accept the change; 0: not at all."""
+    match = _WAIT.search(prefer or "")
+    return min(float(match.group(1)), MAX_WAIT_S) if match else 0.0
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+ContextOf = Annotated[Context, Depends(context_of)]
+CallerOf = Annotated[Caller, Depends(caller_of)]
+WaitOf = Annotated[float, Depends(wait_of)]

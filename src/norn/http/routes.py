@@ -1,0 +1,291 @@
+"""The routes: read the request, call the operation, write JSON. No decisions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from norn.domain.deployments import Deployment, Status
+from norn.errors import Invalid, Malformed, NotFound
+from norn.http import schemas
+from norn.http.problems import MEDIA_TYPE
+from norn.http.requests import CallerOf, Context, ContextOf, ServicesOf, WaitOf
+from norn.operations import cancel, deploy, overview, restart, rollback_plan, snapshot
+from norn.operations.events import wait_for
+
+AppName = Annotated[str, Path(max_length=256, description="The app's name", examples=["myapp"])]
+Id = Annotated[str, Path(max_length=64, description="26 characters", examples=["01jdp3zqk2x7m4n8v5t6w9y0ab"])]
+SecretName = Annotated[str, Path(max_length=256, description="As in `secrets` of the infraspec", examples=["SMTP_KEY"])]
+_MAX_PAGE = 200
+
+_PROBLEMS: dict[int, str] = {
+    400: "malformed",
+    401: "no token, or an unknown one",
+    404: "unknown",
+    405: "no such method here",
+    409: "refused, busy, or nothing to do it with; `type` tells which",
+    413: "the body is too large",
+    422: "a value is wrong",
+    500: "a defect",
+    503: "the runtime or the database does not answer",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problem documents."""
+    always = (400, 401, 413, 422, 500, 503)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _PROBLEMS[status], "content": content} for status in sorted({*always, *statuses})}
+
+
+router = APIRouter(prefix="/api", responses=problems())
+
+
+# ---- apps --------------------------------------------------------------------------------------------------------
+
+
+@router.get("/apps", tags=["apps"], response_model=schemas.AppsAnswer)
+async def list_apps(services: ServicesOf) -> JSONResponse:
+    """All apps under NORN_APPS_DIR, with what is live."""
+    return JSONResponse({"apps": await overview.apps_document(services)})
+
+
+@router.get("/apps/{app}", tags=["apps"], response_model=schemas.AppAnswer, responses=problems(404))
+async def get_app(app: AppName, services: ServicesOf) -> JSONResponse:
+    """One app: live image, health, readiness to roll back, recent deployments."""
+    return JSONResponse(await overview.app_document(services, app))
+
+
+@router.get("/apps/{app}/artifacts", tags=["apps"], response_model=schemas.ArtifactsAnswer, responses=problems(404))
+async def list_artifacts(app: AppName, services: ServicesOf) -> JSONResponse:
+    """The images kept, newest first."""
+    return JSONResponse({"artifacts": await overview.artifacts_document(services, app)})
+
+
+@router.get(
+    "/apps/{app}/logs",
+    tags=["apps"],
+    response_class=StreamingResponse,
+    responses=problems(404) | {200: {"content": {"text/plain": {}}, "description": "text, as it comes"}},
+)
+async def get_logs(
+    app: AppName,
+    services: ServicesOf,
+    follow: bool = False,
+    tail: Annotated[int, Query(ge=0, le=10_000)] = 200,
+) -> StreamingResponse:
+    """What the live processes print."""
+    found = await services.source.app(app)
+    lines = services.runtime.logs(found.name, follow=follow, tail=tail)
+
+    async def encoded() -> AsyncIterator[bytes]:
+        async for line in lines:
+            yield line.encode("utf-8", "replace")
+
+    return StreamingResponse(encoded(), media_type="text/plain; charset=utf-8")
+
+
+# ---- changing ----------------------------------------------------------------------------------------------------
+
+
+async def _deployment_answer(
+    context: Context, deployment: Deployment, wait_s: float, status: int, **more: Any
+) -> JSONResponse:
+    if wait_s > 0 and status == 202:
+        await wait_for(context.services.store, context.changes, deployment.id, lambda op: op.accepted, wait_s)
+        deployment = await context.services.store.deployment(deployment.id) or deployment
+    document = await overview.deployment_document(context.services, deployment)
+    return JSONResponse(document | more, status, {"Location": f"/api/deployments/{deployment.id}"})
+
+
+@router.post(
+    "/apps/{app}/deploy",
+    tags=["apps"],
+    status_code=202,
+    response_model=schemas.DeploymentAnswer,
+    responses=problems(404, 409),
+)
+async def post_deploy(
+    app: AppName, context: ContextOf, caller: CallerOf, wait: WaitOf, body: schemas.DeployBody | None = None
+) -> JSONResponse:
+    """Deploy a commit."""
+    body = body or schemas.DeployBody()
+    if not body.snapshot and not body.reason.strip():
+        raise Invalid("snapshot: leaving the snapshot out wants a reason.", hint="Say why in `reason`.")
+    request = deploy.DeployRequest(app, body.ref, body.force, body.snapshot, body.reason)
+    deployment = await deploy.request_deploy(context.services, request, caller)
+    return await _deployment_answer(context, deployment, wait, 202)
+
+
+@router.post(
+    "/apps/{app}/rollback",
+    tags=["apps"],
+    status_code=202,
+    response_model=schemas.RollbackAnswer,
+    responses=problems(404, 409) | {200: {"model": schemas.RollbackAnswer, "description": "`dryRun`, or unchanged"}},
+)
+async def post_rollback(
+    app: AppName, context: ContextOf, caller: CallerOf, wait: WaitOf, body: schemas.RollbackBody | None = None
+) -> JSONResponse:
+    """Change the image back to the last known-good one, or to the version asked for; that alone."""
+    body = body or schemas.RollbackBody()
+    request = rollback_plan.RollbackRequest(
+        app=app,
+        version=body.image_tag,
+        from_deployment_id=body.from_,
+        further=body.further,
+        template=body.template,
+        reason=body.reason,
+        force=body.force,
+        dry_run=body.dry_run,
+    )
+    reply = await rollback_plan.request_rollback(context.services, request, caller)
+    if reply.deployment is None:
+        return JSONResponse(reply.to_json())
+    status = 200 if reply.unchanged else 202
+    return await _deployment_answer(context, reply.deployment, wait, status, unchanged=reply.unchanged)
+
+
+@router.post(
+    "/apps/{app}/restart",
+    tags=["apps"],
+    status_code=202,
+    response_model=schemas.OperationAnswer,
+    responses=problems(404, 409),
+)
+async def post_restart(app: AppName, services: ServicesOf, caller: CallerOf) -> JSONResponse:
+    """Replace all processes by new ones of the same image."""
+    operation = await restart.request_restart(services, app, caller)
+    return JSONResponse(operation.to_json(), 202, {"Location": f"/api/operations/{operation.id}"})
+
+
+# ---- secrets -----------------------------------------------------------------------------------------------------
+
+
+@router.get("/apps/{app}/secrets", tags=["secrets"], response_model=schemas.SecretsAnswer, responses=problems(404))
+async def list_secrets(app: AppName, services: ServicesOf) -> JSONResponse:
+    """The names of an app's secrets; values are never shown."""
+    found = await services.source.app(app)
+    return JSONResponse({"secrets": list(await services.secrets.names(found.name))})
+
+
+@router.put("/apps/{app}/secrets/{name}", tags=["secrets"], status_code=204, responses=problems(404))
+async def put_secret(app: AppName, name: SecretName, body: schemas.SecretBody, services: ServicesOf) -> Response:
+    """Set a secret; processes get it when they start the next time."""
+    found = await services.source.app(app)
+    await services.secrets.set(found.name, name, body.value)
+    return Response(status_code=204)
+
+
+@router.delete("/apps/{app}/secrets/{name}", tags=["secrets"], status_code=204, responses=problems(404))
+async def delete_secret(app: AppName, name: SecretName, services: ServicesOf) -> Response:
+    """Forget a secret."""
+    found = await services.source.app(app)
+    await services.secrets.unset(found.name, name)
+    return Response(status_code=204)
+
+
+# ---- snapshots ---------------------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/apps/{app}/snapshots", tags=["snapshots"], response_model=schemas.SnapshotsAnswer, responses=problems(404)
+)
+async def list_snapshots(app: AppName, services: ServicesOf) -> JSONResponse:
+    """The snapshots of the app's database, newest first."""
+    return JSONResponse({"snapshots": await overview.snapshots_document(services, app)})
+
+
+@router.post(
+    "/apps/{app}/snapshots",
+    tags=["snapshots"],
+    status_code=202,
+    response_model=schemas.OperationAnswer,
+    responses=problems(404, 409),
+)
+async def post_snapshot(
+    app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.SnapshotBody | None = None
+) -> JSONResponse:
+    """Take a snapshot now."""
+    operation = await snapshot.request_snapshot(services, app, body.reason if body else "", caller)
+    return JSONResponse(operation.to_json(), 202, {"Location": f"/api/operations/{operation.id}"})
+
+
+# ---- history and operations --------------------------------------------------------------------------------------
+
+
+def _encode_cursor(seq: int) -> str:
+    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    try:
+        seq = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error) as error:
+        raise Malformed("The cursor is not one of this server's.", hint="Take it from the page before.") from error
+    if not 0 <= seq < 2**63:
+        raise Malformed("The cursor is not one of this server's.", hint="Take it from the page before.")
+    return seq
+
+
+StatusName = Literal[
+    "queued", "building", "testing", "snapshotting", "migrating", "deploying", "baking", "deployed", "failed",
+    "cancelled", "rolled_back",
+]  # fmt: skip
+
+
+@router.get("/deployments", tags=["history"], response_model=schemas.DeploymentsAnswer)
+async def list_deployments(
+    services: ServicesOf,
+    app: Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")] = None,
+    status: StatusName | None = None,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> JSONResponse:
+    """The history, newest first."""
+    before = _decode_cursor(cursor)
+    page = await services.store.deployments(
+        app=app, status=Status(status).value if status else None, before=before, limit=limit + 1
+    )
+    more = _encode_cursor(page[limit - 1].seq) if len(page) > limit else None
+    return JSONResponse({"deployments": [deployment.to_json() for deployment in page[:limit]], "cursor": more})
+
+
+@router.get("/deployments/{id}", tags=["history"], response_model=schemas.DeploymentAnswer, responses=problems(404))
+async def get_deployment(id: Id, services: ServicesOf) -> JSONResponse:  # noqa: A002
+    """One deployment with its steps."""
+    deployment = await services.store.deployment(id) if id.isalnum() else None
+    if deployment is None:
+        raise NotFound(f"There is no deployment {id!r}.", hint="`norn history` lists them.")
+    return JSONResponse(await overview.deployment_document(services, deployment))
+
+
+@router.get("/operations/{id}", tags=["history"], response_model=schemas.OperationAnswer, responses=problems(404))
+async def get_operation(id: Id, services: ServicesOf) -> JSONResponse:  # noqa: A002
+    """One operation: steps with times and output."""
+    return JSONResponse((await overview.operation_of(services, id)).to_json())
+
+
+@router.post(
+    "/operations/{id}/cancel",
+    tags=["history"],
+    status_code=202,
+    response_model=schemas.OperationAnswer,
+    responses=problems(404, 409),
+)
+async def post_cancel(
+    id: Id,  # noqa: A002
+    services: ServicesOf,
+    caller: CallerOf,
+    body: schemas.CancelBody | None = None,
+) -> JSONResponse:
+    """Stop an operation; what it did is undone."""
+    operation = await cancel.request_cancel(services, id, body.reason if body else "", caller)
+    return JSONResponse(operation.to_json(), 202)

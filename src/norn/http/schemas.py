@@ -1,0 +1,190 @@
+"""Bodies of requests, and the shapes of answers for /openapi.json. Names are camelCase, times RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Reason = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\x00]*$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=False)
+
+
+class DeployBody(_Body):
+    ref: Name = Field(default="HEAD", description="A commit, branch or tag.", examples=["main", "3f2a91c"])
+    force: bool = Field(default=False, description="Deploy an image in quarantine, and lift that.")
+    snapshot: bool = Field(default=True, description="False: no snapshot before the migration; wants a reason.")
+    reason: Reason = ""
+
+
+class RollbackBody(_Body):
+    image_tag: Name | None = Field(
+        default=None,
+        description="Any version in the history: an image tag, a unique prefix of a commit, a deployment id. "
+        "Without it, the newest known-good one before.",
+        examples=["myapp:3f2a91c", "3f2a91c"],
+    )
+    from_: Name | None = Field(default=None, alias="from", description="The live deployment as you saw it; else 409.")
+    further: bool = Field(default=False, description="Go further back than a rollback that still runs or bakes.")
+    template: bool = Field(default=False, description="Restore the target's whole template instead of the image alone.")
+    reason: Reason = ""
+    force: bool = Field(default=False, description="Go on although the verdict is unsafe.")
+    dry_run: bool = Field(default=False, description="Only say what would be done.")
+
+
+class SnapshotBody(_Body):
+    reason: Reason = ""
+
+
+class CancelBody(_Body):
+    reason: Reason = ""
+
+
+class SecretBody(_Body):
+    value: str = Field(max_length=65_536, repr=False)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+
+class Problem(_Answer):
+    """RFC 9457; further members are facts."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class StepAnswer(_Answer):
+    step: str
+    status: str = Field(description="running, done, failed, undone")
+    started_at: str
+    duration_ms: int | None
+    output: str
+
+
+class SkippedAnswer(_Answer):
+    deployment_id: str
+    image_tag: str
+    why: str
+
+
+class TargetAnswer(_Answer):
+    deployment_id: str
+    image_tag: str
+    commit_sha: str
+    why: str
+    live_for_s: float
+    skipped: list[SkippedAnswer]
+
+
+class FindingAnswer(_Answer):
+    code: str
+    level: str
+    message: str
+
+
+class VerdictAnswer(_Answer):
+    level: str = Field(description="safe, caution, unsafe")
+    findings: list[FindingAnswer]
+
+
+class DeploymentAnswer(_Answer):
+    id: str
+    app: str
+    kind: str = Field(description="deploy, rollback")
+    status: str
+    image_tag: str
+    digest: str | None
+    commit_sha: str
+    from_image_tag: str | None
+    target: TargetAnswer | None
+    verdict: VerdictAnswer | None
+    requested_by: str
+    reason: str
+    requested_at: str
+    started_at: str | None
+    finished_at: str | None
+    error: dict[str, Any] | None
+    steps: list[StepAnswer] = []
+
+
+class RollbackAnswer(_Answer):
+    """A deployment; with `dryRun` only the plan, its id null."""
+
+    id: str | None
+    app: str
+    kind: str
+    image_tag: str
+    unchanged: bool
+
+
+class DeploymentsAnswer(_Answer):
+    deployments: list[DeploymentAnswer]
+    cursor: str | None = Field(description="Give it as `cursor` for the next page; null where there is none.")
+
+
+class OperationAnswer(_Answer):
+    id: str
+    app: str
+    kind: str
+    status: str = Field(description="queued, running, succeeded, failed, cancelled")
+    requested_by: str
+    steps: list[StepAnswer]
+
+
+class AppAnswer(_Answer):
+    name: str
+    role: str | None
+    problem: str | None
+    live: dict[str, Any] | None
+    health: dict[str, Any] | None
+    operation: dict[str, Any] | None
+
+
+class AppsAnswer(_Answer):
+    apps: list[AppAnswer]
+
+
+class ArtifactAnswer(_Answer):
+    image_tag: str
+    digest: str
+    commit_sha: str
+    status: str
+    deployed_at: str | None
+    live: bool
+    target: bool
+
+
+class ArtifactsAnswer(_Answer):
+    artifacts: list[ArtifactAnswer]
+
+
+class SnapshotAnswer(_Answer):
+    name: str
+    database: str
+    commit_sha: str
+    size_bytes: int
+    taken_at: str
+    exists: bool
+
+
+class SnapshotsAnswer(_Answer):
+    snapshots: list[SnapshotAnswer]
+
+
+class SecretsAnswer(_Answer):
+    secrets: list[str]
+
+
+class HealthAnswer(_Answer):
+    status: str = Field(description="ok, degraded, unavailable")
+    version: str
+    parts: dict[str, Any]
