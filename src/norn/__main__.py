@@ -1,0 +1,3 @@
+from norn.cli.main import run
+
+run()

@@ -1,0 +1,304 @@
+"""norn demo: three deploys of a sample app on a throw-away server, the third one broken, and the way back."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from norn.cli.context import Context
+from norn.errors import EXIT_DONE, EXIT_FAILED, NotFound, ProgramFailed
+
+_APP = "guestbook"
+_VERSIONS = ("1 as it is", "2-cities", "3-by-city")
+_SETTLE_S = 1.5
+_START_TIMEOUT_S = 60.0
+_CLIENTS = 4
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "On a throw-away server: deploys a sample app with a database three times, the third one broken, while "
+        "requests are sent all the time; rolls back, and says how long that took and what was lost."
+    )
+    parser.epilog = "examples:\n  norn demo\n  norn demo --keep    leave the server running to look around"
+    parser.add_argument("--keep", action="store_true", help="leave the server and the app running")
+    parser.set_defaults(run=run)
+
+
+class Traffic:
+    """Visitors that ask for the page and for its numbers, one request after the other; what they saw, by phase."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.phases: list[str] = []
+        self._lock = threading.Lock()
+        self.right: Counter[str] = Counter()
+        self.wrong: Counter[str] = Counter()
+        self.last_right = 0.0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._visit, daemon=True) for _ in range(_CLIENTS)]
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _visit(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=5)
+        while not self._stop.is_set():
+            phase = self.phases[-1]
+            try:
+                right = self._page(connection) and self._numbers(connection)
+            except (OSError, HTTPException, ValueError):
+                connection.close()
+                right = False
+            with self._lock:
+                (self.right if right else self.wrong)[phase] += 1
+                if right:
+                    self.last_right = time.monotonic()
+            self._stop.wait(0.01)
+
+    @staticmethod
+    def _page(connection: HTTPConnection) -> bool:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        return b"visitors</h1>" in answer.read() and answer.status == 200
+
+    @staticmethod
+    def _numbers(connection: HTTPConnection) -> bool:
+        connection.request("GET", "/api/entries")
+        answer = connection.getresponse()
+        numbers = json.loads(answer.read())
+        return answer.status == 200 and bool(numbers.get("total") == len(numbers["visitors"]) == 3)
+
+
+class Demo:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.repository = home / "projects" / _APP
+        self.port, server_port = _free_port(), _free_port()
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("NORN_")} | {
+            "NORN_HOME": str(home / "norn"),
+            "NORN_APPS_DIR": str(home / "projects"),
+            "NORN_LISTEN": f"127.0.0.1:{server_port}",
+            "NORN_URL": f"http://127.0.0.1:{server_port}",
+        }
+        self.log = home / "server.log"
+        self.server: subprocess.Popen[bytes] | None = None
+
+    # ---- the app -------------------------------------------------------------------------------------------------
+
+    def make_repository(self) -> None:
+        """A real git repository with the sample app, its driver vendored, on a free port."""
+        shutil.copytree(example(), self.repository, ignore=shutil.ignore_patterns("versions", "__pycache__"))
+        vendor(self.repository / "vendor")
+        spec = self.repository / "infraspec.yaml"
+        text = spec.read_text(encoding="utf-8").replace("port: 8080", f"port: {self.port}")
+        spec.write_text(text.replace("python3", _python()), encoding="utf-8")
+        self._git("init", "--quiet", "--initial-branch=main", ".")
+        self._commit("Guestbook: visitors sign")
+
+    def change(self, version: str) -> None:
+        """The next version, as a commit."""
+        self._git("apply", str(example() / "versions" / f"{version}.patch"))
+        self._commit(f"Version {version}")
+
+    def _commit(self, message: str) -> None:
+        self._git("add", "--all", "--force")
+        who = ("-c", "user.name=Demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false")
+        self._git(*who, "commit", "--quiet", "--message", message)
+
+    def _git(self, *arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=self.repository, check=True, stdin=subprocess.DEVNULL)
+
+    # ---- the server ----------------------------------------------------------------------------------------------
+
+    def start_server(self) -> None:
+        with self.log.open("wb") as log:
+            self.server = subprocess.Popen(
+                [sys.executable, "-m", "norn", "serve"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        host, _, port = self.environment["NORN_LISTEN"].rpartition(":")
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+                if (self.home / "norn" / "admin-token").exists():
+                    return
+            if self.server.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise ProgramFailed("The server did not start.", output=self.log.read_text(errors="replace")[-4_000:])
+
+    def stop_everything(self) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "norn", "serve", "--stop-all"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        if self.server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.server.wait(20)
+
+    def norn(self, *arguments: str) -> int:
+        """Run a command as a person would, in front of them."""
+        print(f"\n$ norn {' '.join(arguments)}", flush=True)
+        return subprocess.run(
+            [sys.executable, "-m", "norn", *arguments, "-o", "text"], env=self.environment, check=False
+        ).returncode
+
+    def sign(self, visitor: str) -> None:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("POST", "/api/entries", json.dumps({"visitor": visitor}))
+        status = connection.getresponse().status
+        connection.close()
+        if status != 201:
+            raise ProgramFailed(f"Signing the guestbook was answered with HTTP {status}.")
+
+
+def run(context: Context) -> int:
+    if shutil.which("git") is None:
+        raise NotFound("git is not installed.", hint="apt-get install git")
+    home = Path(tempfile.mkdtemp(prefix="norn-demo-"))
+    home.chmod(0o755)  # apps run as another user where this one is root
+    demo = Demo(home)
+    try:
+        status = _story(demo, Traffic(demo.port))
+    except BaseException:
+        context.args.keep = False
+        raise
+    finally:
+        if not context.args.keep:
+            with _uninterrupted():
+                demo.stop_everything()
+                shutil.rmtree(home, ignore_errors=True)
+    if context.args.keep:
+        print("\nThe server runs on. To look around:")
+        print(f"  export NORN_HOME={home}/norn NORN_URL={demo.environment['NORN_URL']}")
+        print(f"  norn status {_APP}; curl http://127.0.0.1:{demo.port}/")
+        print(f"To end it:\n  NORN_HOME={home}/norn norn serve --stop-all && rm -r {home}")
+    return status
+
+
+def _story(demo: Demo, traffic: Traffic) -> int:
+    print("A throw-away server with its own PostgreSQL, and a sample app in a git repository.", flush=True)
+    demo.make_repository()
+    demo.start_server()
+    if demo.norn("deploy", _APP) != 0:
+        return EXIT_FAILED
+    for visitor in ("Urd", "Verdandi", "Skuld"):
+        demo.sign(visitor)
+    traffic.phase("version 1")
+    traffic.start()
+    time.sleep(_SETTLE_S)
+    demo.change(_VERSIONS[1])
+    traffic.phase("deploy of version 2")
+    if demo.norn("deploy", _APP) != 0:
+        return EXIT_FAILED
+    demo.change(_VERSIONS[2])
+    traffic.phase("deploy of version 3, which is broken")
+    if demo.norn("deploy", _APP) != 0:
+        return EXIT_FAILED
+    traffic.phase("version 3 is live")
+    time.sleep(_SETTLE_S)
+    print("\nIts health check passes, its tests pass, and visitors see wrong answers. Back:", flush=True)
+    traffic.phase("rollback")
+    began = time.monotonic()
+    status = demo.norn("rollback", _APP, "--reason", "the page fails")
+    took = time.monotonic() - began
+    traffic.phase("after the rollback")
+    time.sleep(_SETTLE_S)
+    traffic.stop()
+    demo.norn("history", _APP)
+    demo.norn("snapshots", "list", _APP)
+    return _summary(traffic, status, took)
+
+
+def _summary(traffic: Traffic, status: int, took: float) -> int:
+    print(f"\nThe way back took {took:.1f} s, from the command to the good version answering.")
+    print("What visitors saw (a visit is the page and its numbers):\n")
+    print(f"  {'phase':38} {'right':>7} {'wrong or failed':>16}")
+    for phase in traffic.phases:
+        print(f"  {phase:38} {traffic.right[phase]:7} {traffic.wrong[phase]:16}")
+    good_again = traffic.wrong["after the rollback"] == 0 and traffic.right["after the rollback"] > 0
+    unharmed = traffic.wrong["version 1"] == 0 and traffic.wrong["deploy of version 2"] == 0
+    print("\nThe good version answers again." if good_again else "\nIT DID NOT COME BACK.")
+    return EXIT_DONE if status == 0 and good_again and unharmed else EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Nothing is left behind, even when somebody presses Ctrl-C twice."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def example() -> Path:
+    """The sample app: beside the source, or in the installed package."""
+    import norn
+
+    package = Path(norn.__file__).parent
+    for place in (package / "examples" / _APP, package.parent.parent / "examples" / _APP):
+        if (place / "infraspec.yaml").exists():
+            return place
+    raise NotFound("The sample app is not part of this installation.", hint="Run the demo from a clone.")
+
+
+def vendor(into: Path) -> None:
+    """Copy the PostgreSQL driver that Norn itself uses, so that the app needs nothing from a network."""
+    into.mkdir()
+    for module in ("psycopg", "psycopg_binary", "typing_extensions"):
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise NotFound(f"{module} is not installed.", hint="Install Norn with its dependencies: make demo")
+        origin = Path(spec.origin)
+        if origin.name != "__init__.py":
+            shutil.copy(origin, into)
+            continue
+        shutil.copytree(origin.parent, into / module, ignore=shutil.ignore_patterns("__pycache__"))
+        libraries = origin.parent.with_name(f"{module}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, into / libraries.name)
+
+
+def _python() -> str:
+    """The interpreter that the vendored driver was made for, outside of any virtual environment."""
+    return os.path.realpath(sys.executable)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,82 @@
+"""A deployment as text: what was asked for, what is planned, how it ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from norn.cli.context import Context
+from norn.errors import EXIT_DONE, EXIT_FAILED
+
+Document = Mapping[str, Any]
+
+
+def announce(context: Context, deployment: Document) -> None:
+    """Say on standard error what has begun, and, for a rollback, why that target and what to look out for."""
+    printer = context.printer
+    if deployment.get("unchanged"):
+        return
+    since = f" from {deployment['fromImageTag']}" if deployment.get("fromImageTag") else ""
+    printer.progress(
+        f"{deployment['kind']} of {deployment['app']}{since} to {deployment['imageTag']}  {deployment['id']}"
+    )
+    for line in _reasons(deployment):
+        printer.progress(line)
+    for finding in (deployment.get("verdict") or {}).get("findings", ()):
+        printer.progress(f"  {finding['level']}: {finding['message']}", "yellow")
+
+
+def _reasons(deployment: Document) -> list[str]:
+    target = deployment.get("target")
+    if not target:
+        return []
+    lines = [f"  why: {target['why']}"]
+    lines += [f"  passed over {skip['imageTag']}: {skip['why']}" for skip in target["skipped"]]
+    return lines
+
+
+def show_plan(plan: Document) -> str:
+    """What a rollback would do."""
+    if plan["unchanged"]:
+        return f"{plan['imageTag']} is live already: nothing would be changed"
+    lines = [f"would change {plan['app']} from {plan['fromImageTag'] or 'nothing'} to {plan['imageTag']}"]
+    lines += _reasons(plan)
+    lines += [f"  would stop {id_}" for id_ in plan.get("stops", ())]
+    verdict = plan["verdict"]
+    lines.append(f"verdict: {verdict['level']}")
+    lines += [f"  {finding['level']}: {finding['message']}" for finding in verdict["findings"]]
+    return "\n".join(lines)
+
+
+def outcome(context: Context, deployment: Document) -> int:
+    """Print how a deployment stands, and its error; the exit status that goes with it."""
+    context.printer.result(deployment, lambda: _sentence(deployment))
+    failed = deployment["status"] in ("failed", "cancelled")
+    error = deployment.get("error")
+    if failed and error:
+        print(f"error: {error.get('message')}", file=sys.stderr)
+        failed_step = next((s for s in reversed(deployment.get("steps", ())) if s["status"] == "failed"), None)
+        if failed_step:
+            print(f"  in the step {failed_step['step']}", file=sys.stderr)
+            for line in failed_step["output"].splitlines()[-20:]:
+                print(f"  | {line}", file=sys.stderr)
+        if error.get("hint"):
+            print(f"hint: {error['hint']}", file=sys.stderr)
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _sentence(deployment: Document) -> str:
+    tag, app, status = deployment["imageTag"], deployment["app"], deployment["status"]
+    if deployment.get("unchanged") and status in ("deployed", "rolled_back"):
+        return f"{app} runs {tag} already: nothing was changed"
+    if deployment.get("unchanged"):
+        return f"{app} is going to {tag} already ({deployment['id']}, {status})"
+    match status:
+        case "deployed":
+            return f"{app} runs {tag}"
+        case "baking":
+            return f"{app} runs {tag}; its health is watched for a while yet (`norn watch {deployment['id']}`)"
+        case "failed" | "cancelled":
+            return f"the {deployment['kind']} of {tag} {'failed' if status == 'failed' else 'was cancelled'}"
+    return f"{app} is going to {tag} ({status}, {deployment['id']})"

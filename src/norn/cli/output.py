@@ -1,0 +1,105 @@
+"""Results on standard output (text, JSON or YAML), progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from norn.errors import NornError
+
+_COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
+
+
+class Printer:
+    """Text on a terminal, JSON elsewhere, unless told otherwise."""
+
+    def __init__(self, output: str | None, *, quiet: bool) -> None:
+        self.format = output or ("text" if sys.stdout.isatty() else "json")
+        self.quiet = quiet
+        self._progress_colour = sys.stderr.isatty()
+
+    @property
+    def interactive(self) -> bool:
+        """Somebody is there who can be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def result(self, document: Any, text: Callable[[], str]) -> None:
+        """Print a result: the document itself, or the text made of it."""
+        if self.format == "json":
+            print(json.dumps(document, indent=2, ensure_ascii=False))
+        elif self.format == "yaml":
+            import yaml
+
+            print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), end="")
+        else:
+            print(text())
+
+    def progress(self, line: str, colour: str = "") -> None:
+        if self.quiet:
+            return
+        if colour and self._progress_colour:
+            line = f"\x1b[{_COLOURS[colour]}m{line}\x1b[0m"
+        print(line, file=sys.stderr, flush=True)
+
+    def error(self, error: NornError) -> None:
+        """What happened and what to do, on standard error; with JSON or YAML the document also on standard output."""
+        if self.format != "text":
+            document = getattr(error, "document", None) or error.to_json()
+            self.result(document, lambda: "")
+        paint = "\x1b[31m{}\x1b[0m" if self._progress_colour else "{}"
+        print(paint.format("error: ") + error.message, file=sys.stderr)
+        for skipped in error.facts.get("skipped") or ():
+            print(f"  passed over {skipped['imageTag']} ({skipped['deploymentId']}): {skipped['why']}", file=sys.stderr)
+        for candidate in error.facts.get("candidates") or ():
+            print(f"  there is {candidate}", file=sys.stderr)
+        for finding in (error.facts.get("verdict") or {}).get("findings", ()):
+            print(f"  {finding['level']}: {finding['message']}", file=sys.stderr)
+        for wrong in (error.facts.get("problems") or ())[:20]:
+            print(f"  {wrong.get('message', wrong)}", file=sys.stderr)
+        if output := error.facts.get("output"):
+            print("\n".join(f"  | {line}" for line in str(output).splitlines()[-30:]), file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns as wide as their widest cell; the last one as long as it is."""
+    cells = [[str(cell) if cell is not None else "-" for cell in row] for row in rows]
+    everything = [list(header), *cells]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in everything
+    )
+
+
+def local_time(rfc3339: str | None) -> str:
+    """A time as the reader's clock shows it; data keeps UTC."""
+    if not rfc3339:
+        return "-"
+    from datetime import datetime
+
+    return datetime.fromisoformat(rfc3339).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(rfc3339: str | None) -> str:
+    """How long ago, in one unit."""
+    if not rfc3339:
+        return "-"
+    from datetime import UTC, datetime
+
+    seconds = max((datetime.now(UTC) - datetime.fromisoformat(rfc3339)).total_seconds(), 0)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def took(step: Mapping[str, Any]) -> str:
+    """How long a step took."""
+    milliseconds = step.get("durationMs")
+    if milliseconds is None:
+        return "…"
+    return f"{milliseconds} ms" if milliseconds < 1_000 else f"{milliseconds / 1_000:.1f} s"

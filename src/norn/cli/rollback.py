@@ -1,0 +1,96 @@
+"""norn rollback"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from norn.cli.context import Context
+from norn.cli.deployments import announce, outcome, show_plan
+from norn.cli.transport import Problem, quote
+from norn.errors import EXIT_DONE, StillRunning, Unsafe
+
+_ACCEPT_WAIT_S = 60
+
+
+def add_rollback(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Change the image back to the last known-good one, or to a version; that alone, at once."
+    parser.epilog = (
+        "examples:\n"
+        "  norn rollback myapp                    to the newest known-good deployment before what is live\n"
+        "  norn rollback myapp --dry-run          only say what would be done, and whether it is enough\n"
+        "  norn rollback myapp --to myapp:3f2a91c to any version in `norn history myapp`, newer ones too\n"
+        "  norn rollback myapp --further          further back than the rollback that has just run\n"
+        "  norn rollback myapp --reason 'checkout answers 500'"
+    )
+    parser.add_argument("app")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--to", metavar="V", help="an image tag, a unique prefix of a commit, or a deployment id")
+    which.add_argument("--further", action="store_true", help="further back than a rollback that still runs or bakes")
+    parser.add_argument("--from", dest="from_", metavar="ID", help="only if this deployment is live, as you saw it")
+    parser.add_argument("--reason", default="", help="why, for the history")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing; exits as the real run would")
+    parser.add_argument("--force", action="store_true", help="go on although the verdict is unsafe")
+    parser.add_argument("--template", action="store_true", help="restore the target's whole template, too")
+    parser.add_argument("--no-wait", action="store_true", help="return once the runtime has accepted the change")
+    parser.add_argument("--timeout", help="wait no longer than this (90s, 5m); it goes on, exit 6")
+    parser.set_defaults(run=run)
+
+
+def run(context: Context) -> int:
+    args = context.args
+    body: dict[str, Any] = {
+        "reason": args.reason,
+        "force": args.force,
+        "dryRun": args.dry_run,
+        "further": args.further,
+        "template": args.template,
+    }
+    if args.to is not None:
+        body["imageTag"] = args.to
+    if args.from_ is not None:
+        body["from"] = args.from_
+    reply = _request(context, body)
+    if args.dry_run:
+        context.printer.result(reply, lambda: show_plan(reply))
+        return EXIT_DONE
+    announce(context, reply)
+    if args.no_wait:
+        if not reply.get("accepted", True) and reply["status"] not in ("failed", "cancelled"):
+            raise StillRunning(
+                f"The runtime has not accepted the change within {_ACCEPT_WAIT_S} s; it goes on.",
+                hint=f"`norn watch {reply['id']}` follows it.",
+                operationId=reply["id"],
+            )
+        return outcome(context, reply)
+    if not reply.get("committed", True) and reply["status"] not in ("failed", "cancelled"):
+        from norn.cli.follow import follow
+
+        follow(context, reply["id"], lambda operation: bool(operation["committed"]), args.timeout)
+        unchanged = reply["unchanged"]
+        reply = context.client.get(f"/api/deployments/{reply['id']}") | {"unchanged": unchanged}
+    return outcome(context, reply)
+
+
+def _request(context: Context, body: dict[str, Any]) -> dict[str, Any]:
+    """Ask; where the verdict is unsafe and somebody is there, show why and ask them."""
+    path = f"/api/apps/{quote(context.args.app)}/rollback"
+    headers = {"Prefer": f"wait={_ACCEPT_WAIT_S}"} if context.args.no_wait else {}
+    try:
+        reply: dict[str, Any] = context.client.request("POST", path, body, headers)
+    except Problem as problem:
+        if problem.code != Unsafe.code or context.args.dry_run or not context.printer.interactive:
+            raise
+        if not _confirmed(problem.facts):
+            raise
+        reply = context.client.request("POST", path, body | {"force": True}, headers)
+    return reply
+
+
+def _confirmed(facts: Mapping[str, Any]) -> bool:
+    for finding in (facts.get("verdict") or {}).get("findings", ()):
+        print(f"  {finding['level']}: {finding['message']}", file=sys.stderr)
+    print("This is not enough, or would do harm. Go on all the same? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
