@@ -1,0 +1,1 @@
+"""A guestbook: visitors sign, the page shows who was here."""
