@@ -1,0 +1,105 @@
+"""The command line itself, without a server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from norn.cli import about
+from norn.cli.main import COMMANDS, parser_for
+from norn.cli.output import table
+from norn.cli.transport import Address, parse_url, quote
+from norn.errors import SettingInvalid
+
+TOO_HEAVY = {
+    "fastapi", "starlette", "uvicorn", "pydantic", "psycopg", "yaml", "rich", "http.client", "urllib.request", "ssl",
+    "email", "asyncio", "requests", "httpx", "structlog", "norn.domain", "norn.operations", "norn.adapters", "norn.http",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_examples(name: str) -> None:
+    text = parser_for(name).format_help()
+    assert "examples:" in text or name == "version"
+    for option in ("--output", "--url", "--token", "--quiet"):
+        assert option in text
+
+
+@pytest.mark.parametrize("argv", [["rollback", "myapp", "--no-wait"], ["deploy", "myapp"], ["status"]])
+def test_a_command_imports_nothing_heavy(argv: list[str]) -> None:
+    program = (
+        "import sys\nfrom norn.cli.main import main\n"
+        f"status = main({argv + ['--url', 'http://127.0.0.1:9', '-o', 'text']!r})\n"
+        "print(status, *sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    status, *modules = done.stdout.split()
+    assert status == "7", done.stderr
+    assert TOO_HEAVY & set(modules) == set()
+
+
+@pytest.mark.parametrize(
+    ("argv", "exit_status", "word"),
+    [
+        ([], 2, "commands:"),
+        (["--help"], 0, "commands:"),
+        (["rolback"], 2, "rollback"),
+        (["rollback"], 2, "--help"),
+        (["rollback", "a", "--to", "b", "--further"], 2, "not allowed with"),
+        (["version"], 0, "0."),
+        (["deploy", "a", "--url", "ftp://x"], 2, "not the URL"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_right(argv: list[str], exit_status: int, word: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "norn", *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == exit_status
+    assert word in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str) -> None:
+    script = about.script(shell)
+    assert all(name in script for name in COMMANDS)
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://127.0.0.1:8800", Address(False, "127.0.0.1", 8800, "")),
+        ("https://norn.example.com", Address(True, "norn.example.com", 443, "")),
+        ("https://example.com/norn/", Address(True, "example.com", 443, "/norn")),
+        ("http://[::1]:9000/x", Address(False, "::1", 9000, "/x")),
+        ("http://[::1]", Address(False, "::1", 80, "")),
+    ],
+)
+def test_a_servers_url(url: str, address: Address) -> None:
+    assert parse_url(url) == address
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8800", "ftp://x", "http://", "http://user:pw@host", "http://h:x"])
+def test_what_is_no_servers_url(url: str) -> None:
+    with pytest.raises(SettingInvalid):
+        parse_url(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("shop", "shop"),
+        ("a/b", "a%2Fb"),
+        ("..", "%2E%2E"),
+        ("v1.2", "v1.2"),
+        ("a b\n?#", "a%20b%0A%3F%23"),
+        ("ä", "%C3%A4"),
+    ],
+)
+def test_a_name_stays_one_segment_of_the_path(name: str, quoted: str) -> None:
+    assert quote(name) == quoted
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert table(["A", "LONG"], [["wide", 1], ["x", None]]) == "A     LONG\nwide  1\nx     -"

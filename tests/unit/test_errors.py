@@ -1,0 +1,42 @@
+"""Each error has a code of its own and the exit status of the contract."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from norn import errors
+from norn.errors import NornError, exit_status_of
+
+
+def test_no_two_errors_share_a_code() -> None:
+    codes = Counter(cls.code for cls in errors._all_classes(NornError))
+    # NotFound and StepFailed are also raised as they are; their children have codes of their own.
+    assert [code for code, count in codes.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_status"),
+    [
+        ("rollout_failed", 1),
+        ("infraspec_invalid", 2),
+        ("unknown_app", 3),
+        ("nothing_to_roll_back_to", 3),
+        ("unsafe", 4),
+        ("quarantined", 4),
+        ("busy", 5),
+        ("still_running", 6),
+        ("server_unreachable", 7),
+        ("database_unavailable", 7),
+        ("not_authenticated", 8),
+        ("from-a-newer-server", 1),
+    ],
+)
+def test_the_exit_status_of_an_error_code(code: str, exit_status: int) -> None:
+    assert exit_status_of(code) == exit_status
+
+
+def test_an_error_as_json_carries_its_facts() -> None:
+    error = errors.Busy("A deploy is running.", hint="Wait.", operationId="x")
+    assert error.to_json() == {"code": "busy", "message": "A deploy is running.", "hint": "Wait.", "operationId": "x"}
