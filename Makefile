@@ -1,6 +1,7 @@
 # What a clone needs is python3 with venv, and git. Everything else goes into .venv; a second call is quick.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
@@ -33,7 +34,7 @@ check: .venv/dev ## linters, types, imports
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --config pyproject.toml | tail -n 8
+	@$(BIN)/lint-imports --no-logo --config pyproject.toml | tail -n 8
 
 unit: .venv/dev ## the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

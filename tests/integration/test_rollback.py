@@ -160,12 +160,12 @@ def test_two_people_who_press_at_once_go_back_one_version(norn: NornServer) -> N
     for answer in ("one", "two", "three"):
         app.commit(answer)
         deploy = norn.api("POST", "/api/apps/duo/deploy").body
-        until(lambda id_=deploy["id"]: norn.operation(id_)["committed"], "the rollout")
+        norn.rolled_out(deploy["id"])
     with ThreadPoolExecutor(2) as people:
         both = list(people.map(lambda _: norn.api("POST", "/api/apps/duo/rollback"), range(2)))
     assert sorted(reply.status for reply in both) == [200, 202]
     assert both[0].body["id"] == both[1].body["id"]
-    until(lambda: norn.operation(both[0].body["id"])["committed"], "the rollout")
+    norn.rolled_out(both[0].body["id"])
     assert app.get() == "two"
 
 
@@ -229,9 +229,9 @@ def test_with_nothing_to_go_back_to_it_says_so(norn: NornServer, deployed: list[
     app.commit("zero")
     for answer in deployed:
         app.deploy(answer)
-    answer = norn.norn("rollback", "fresh")
-    assert (answer.exit_status, answer.json()["code"]) == (3, "nothing_to_roll_back_to")
-    assert answer.json()["hint"]
+    refused = norn.norn("rollback", "fresh")
+    assert (refused.exit_status, refused.json()["code"]) == (3, "nothing_to_roll_back_to")
+    assert refused.json()["hint"]
 
 
 def test_a_target_that_does_not_become_healthy_is_reported_and_what_was_live_is_put_back(norn: NornServer) -> None:

@@ -15,7 +15,8 @@ from norn.errors import SettingInvalid
 
 TOO_HEAVY = {
     "fastapi", "starlette", "uvicorn", "pydantic", "psycopg", "yaml", "rich", "http.client", "urllib.request", "ssl",
-    "email", "asyncio", "requests", "httpx", "structlog", "norn.domain", "norn.operations", "norn.adapters", "norn.http",
+    "email", "asyncio", "requests", "httpx", "structlog",
+    "norn.domain", "norn.operations", "norn.adapters", "norn.http",
 }  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def test_each_command_has_help_with_examples(name: str) -> None:
 def test_a_command_imports_nothing_heavy(argv: list[str]) -> None:
     program = (
         "import sys\nfrom norn.cli.main import main\n"
-        f"status = main({argv + ['--url', 'http://127.0.0.1:9', '-o', 'text']!r})\n"
+        f"status = main({[*argv, '--url', 'http://127.0.0.1:9', '-o', 'text']!r})\n"
         "print(status, *sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -48,7 +48,8 @@ def live(of: Deployment | None, image: str = "") -> LiveVersion:
 
 def choose(*history: Deployment, of: LiveVersion | None, **more: Any) -> Target | NoTarget:
     newest_first = sorted(history, key=lambda d: -d.seq)
-    return choose_target(newest_first, of, **{"quarantined": {}, "missing": frozenset(), "now": NOW} | more)
+    rules: dict[str, Any] = {"quarantined": {}, "missing": frozenset(), "now": NOW} | more
+    return choose_target(newest_first, of, **rules)
 
 
 def chosen(choice: Target | NoTarget) -> str:
