@@ -1,3 +1,3 @@
 """Fixtures are in tests/fixtures, by subject."""
 
-pytest_plugins = ["tests.fixtures.norn"]
+pytest_plugins = ["tests.fixtures.norn", "tests.fixtures.postgres"]

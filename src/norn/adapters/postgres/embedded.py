@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from norn.adapters.accounts import Account, can_reach
-from norn.adapters.postgres.clients import bundled
+from norn.adapters.postgres.clients import bundle_version, bundled
 from norn.adapters.processes import start_time
 from norn.errors import ProgramFailed, ProgramMissing, Unavailable
 
@@ -31,6 +31,9 @@ SUPERUSER = "norn"
 _PORTS = range(20_000, 30_000)
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 30
+# What a killed postmaster leaves for moments: its processes' shared memory, and its own id until it is reaped.
+_LEFTOVERS = ("is still in use", '"postmaster.pid" already exists')
+_LEFTOVERS_TIMEOUT_S = 20
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -137,7 +140,9 @@ class EmbeddedPostgres:
             ) from error
         if can_reach(installation / "bin" / "postgres", self._account):
             return installation / "bin"
-        return _reachable_copy(installation, self._directory.parent / "programs" / str(major)) / "bin"
+        return (
+            _reachable_copy(installation, self._directory.parent / "programs" / f"{major}-{bundle_version()}") / "bin"
+        )
 
     def _run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
         popen = self._account.as_popen() if self._account else {}
@@ -229,12 +234,20 @@ class EmbeddedPostgres:
                 port=port,
             )
         options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in self._settings.items())
-        done = self._run(
-            [
-                str(self._programs() / "pg_ctl"), "start", "--wait", "--timeout", str(_START_TIMEOUT_S), "--pgdata",
-                str(self._data), "--options", f"-p {port} {options}",
-            ]
-        )  # fmt: skip
+        argv = [
+            str(self._programs() / "pg_ctl"), "start", "--wait", "--timeout", str(_START_TIMEOUT_S), "--pgdata",
+            str(self._data), "--options", f"-p {port} {options}",
+        ]  # fmt: skip
+        done = self._run(argv)
+        deadline = time.monotonic() + _LEFTOVERS_TIMEOUT_S
+        while (
+            done.returncode != 0
+            and any(words in done.stdout for words in _LEFTOVERS)
+            and self._postmaster() is None
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+            done = self._run(argv)
         if done.returncode != 0 and not self._answers():
             raise Unavailable(
                 f"The embedded PostgreSQL on {self._data} does not start.",
@@ -272,18 +285,25 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _reachable_copy(installation: Path, copy: Path) -> Path:
-    """A copy of the programs outside of a private home directory; complete, or not there."""
-    if copy.exists():
-        return copy
-    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    half_done = copy.with_name(f"{copy.name}.{os.getpid()}.part")
-    shutil.rmtree(half_done, ignore_errors=True)
-    shutil.copytree(installation, half_done, symlinks=True)
-    try:
-        half_done.rename(copy)
-    except OSError:  # another server has just made it
+def _reachable_copy(installation: Path, directory: Path) -> Path:
+    """A copy of the programs outside of a private home directory; complete, or not there.
+
+    The programs of a wheel look for their libraries beside its package (`$ORIGIN/../../../<package>.libs`): both are
+    copied as they lie to each other.
+    """
+    package = installation.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    if not directory.exists():
+        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        half_done = directory.with_name(f"{directory.name}.{os.getpid()}.part")
         shutil.rmtree(half_done, ignore_errors=True)
-        if not copy.exists():
-            raise
-    return copy
+        shutil.copytree(installation, half_done / package.name / installation.name, symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, half_done / libraries.name, symlinks=True)
+        try:
+            half_done.rename(directory)
+        except OSError:  # another server has just made it
+            shutil.rmtree(half_done, ignore_errors=True)
+            if not directory.exists():
+                raise
+    return directory / package.name / installation.name

@@ -1,0 +1,153 @@
+"""Snapshots, on each major version: restorable with plain pg_restore, whole or not there, never over another one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.fixtures.postgres import PostgresServer
+
+from norn.adapters import programs
+from norn.adapters.postgres.clients import find_client
+from norn.adapters.snapshots import dumps
+from norn.adapters.snapshots.dumps import DumpSnapshots
+from norn.domain.ports import AppDatabase, SnapshotFile
+from norn.errors import ProgramMissing, SnapshotFailed
+
+AT = datetime(2026, 11, 24, 3, 0, 0, 123456, UTC)
+SHA = "abc123def4567890"
+ROWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def database(postgres: PostgresServer) -> AppDatabase:
+    """A database with an underscore in its name, rows, and an enum."""
+    with postgres.connect() as connection:
+        connection.execute("CREATE DATABASE shop_db")
+    with postgres.connect("shop_db") as connection:
+        connection.execute("CREATE TYPE mood AS ENUM ('well', 'ill')")
+        connection.execute("CREATE TABLE orders (id bigint PRIMARY KEY, mood mood, note text)")
+        connection.execute(f"INSERT INTO orders SELECT n, 'well', md5(n::text) FROM generate_series(1, {ROWS}) AS n")
+        version = connection.info.server_version
+    url = make_conninfo(postgres.url, dbname="shop_db")
+    return AppDatabase("shop", "shop_db", url, url, version)
+
+
+def take(directory: Path, database: AppDatabase, at: datetime = AT) -> SnapshotFile:
+    return asyncio.run(DumpSnapshots(directory).take(database, SHA, at, lambda _text: None))
+
+
+def test_the_name_says_database_commit_and_time(database: AppDatabase, tmp_path: Path) -> None:
+    taken = take(tmp_path / "snapshots", database)
+    assert taken.name == "shop_db_abc123def456_20261124T030000123456Z.dump"
+    assert (tmp_path / "snapshots" / taken.name).stat().st_size == taken.size_bytes
+
+
+def test_plain_pg_restore_brings_all_of_it_back(
+    database: AppDatabase, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    taken = take(tmp_path, database)
+    with postgres.connect() as connection:
+        connection.execute("CREATE DATABASE restored")
+    program = find_client("pg_restore", postgres.major)
+    target = make_conninfo(postgres.url, dbname="restored")
+    subprocess.run([program, "-d", target, tmp_path / taken.name], check=True)
+    with postgres.connect("restored") as connection:
+        assert connection.execute("SELECT count(*), max(mood)::text FROM orders").fetchone() == (ROWS, "well")
+    with postgres.connect() as connection:
+        connection.execute("DROP DATABASE restored")
+
+
+def test_only_the_owner_reads_it(database: AppDatabase, tmp_path: Path) -> None:
+    directory = tmp_path / "snapshots"
+    taken = take(directory, database)
+    assert (directory / taken.name).stat().st_mode & 0o777 == 0o600
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_one_that_is_there_is_never_written_over(database: AppDatabase, tmp_path: Path) -> None:
+    taken = take(tmp_path, database)
+    (tmp_path / taken.name).write_bytes(b"somebody's")
+    with pytest.raises(SnapshotFailed):
+        take(tmp_path, database)
+    assert (tmp_path / taken.name).read_bytes() == b"somebody's"
+    assert [path.name for path in tmp_path.iterdir()] == [taken.name]
+
+
+def test_what_an_interrupted_one_left_is_cleared_away_by_the_next(database: AppDatabase, tmp_path: Path) -> None:
+    earlier = tmp_path / "shop_db_abc123def456_20261124T020000000000Z.dump.part"
+    others = tmp_path / "shop_abc123def456_20261124T020000000000Z.dump.part"
+    for path in (earlier, others):
+        path.write_bytes(b"half")
+    taken = take(tmp_path, database)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([taken.name, others.name])
+
+
+def test_a_dump_that_cannot_be_read_to_its_end_is_no_snapshot(
+    database: AppDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: Path) -> None:
+        if path.suffix == ".part":
+            with path.open("r+b") as file:
+                file.truncate(path.stat().st_size - 1_000)
+
+    monkeypatch.setattr(dumps, "_sync", cut)
+    with pytest.raises(SnapshotFailed):
+        take(tmp_path, database)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_password_is_in_no_argument(database: AppDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    run = programs.run
+
+    async def watched(argv: Sequence[str], **more: Any) -> programs.Finished:
+        seen.extend(argv)
+        return await run(argv, **more)
+
+    monkeypatch.setattr(programs, "run", watched)
+    take(tmp_path, database)
+    password = str(conninfo_to_dict(database.admin_url)["password"])
+    assert seen
+    assert not any(password in word for word in seen)
+
+
+def test_those_there_are_come_newest_first_and_other_files_are_left_out(database: AppDatabase, tmp_path: Path) -> None:
+    names = [take(tmp_path, database, AT + timedelta(hours=hour)).name for hour in range(2)]
+    (tmp_path / "notes.txt").write_text("mine")
+    assert [file.name for file in asyncio.run(DumpSnapshots(tmp_path).files())] == names[::-1]
+
+
+def test_a_server_without_a_client_of_its_version_is_refused_saying_what_to_install(tmp_path: Path) -> None:
+    database = AppDatabase("shop", "shop_db", "", "", 990001)
+    with pytest.raises(ProgramMissing) as refused:
+        take(tmp_path, database)
+    assert "postgresql-client-99" in refused.value.hint
+    assert "looked at" in refused.value.message
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with room for nothing."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mount], check=False, capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(database: AppDatabase, full_disk: Path) -> None:
+    with pytest.raises(SnapshotFailed) as failed:
+        take(full_disk, database)
+    assert "space" in f"{failed.value.message} {failed.value.facts.get('output', '')}".lower()
+    assert list(full_disk.iterdir()) == []
