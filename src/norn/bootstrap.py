@@ -32,7 +32,7 @@ from norn.adapters.source.directory import AppsDirectory
 from norn.config import Settings, load_settings
 from norn.domain.operations import OperationKind
 from norn.domain.ports import Template
-from norn.errors import EXIT_FAILED, DatabaseUnavailable, NornError, NotPossible
+from norn.errors import EXIT_FAILED, DatabaseUnavailable, NornError, ServerNotStarted
 from norn.http.access import admin_token
 from norn.http.app import create_app
 from norn.http.metrics import Metrics
@@ -87,13 +87,13 @@ def prepare_home(home: Path) -> None:
 
 
 def lock_home(home: Path) -> IO[str]:
-    """Keep a second server off this home. Raises NotPossible, naming the process that has it."""
+    """Keep a second server off this home. Raises ServerNotStarted, naming the process that has it."""
     file = (home / "serve.lock").open("a+", encoding="ascii")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        raise NotPossible(
+        raise ServerNotStarted(
             f"A server runs on {home} already (process {file.read().strip() or 'unknown'}).",
             hint="`norn status` asks it; another server wants another NORN_HOME.",
         ) from error
@@ -266,7 +266,7 @@ def _kill_point(wanted: str | None) -> Callable[[str], None]:
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     if settings.runtime != "local":
-        raise NotPossible(
+        raise ServerNotStarted(
             "This version of Norn runs apps on this machine alone.", hint="Set NORN_RUNTIME=local, or unset it."
         )
     prepare_home(settings.home)
@@ -316,7 +316,7 @@ def _listen_on(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        raise NotPossible(
+        raise ServerNotStarted(
             f"Norn cannot listen on {host}:{port}: {error.strerror}.",
             hint="Set NORN_LISTEN to another HOST:PORT, or end what listens there.",
         ) from error
@@ -347,7 +347,7 @@ async def _stop_server(home: Path) -> None:
                 await asyncio.sleep(0.1)
             else:
                 return
-    raise NotPossible("The server does not end.", hint="Look at its log; then end it by its process id.")
+    raise ServerNotStarted("The server does not end.", hint="Look at its log; then end it by its process id.")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -211,6 +211,12 @@ class ServerUnreachable(Unavailable):
     hint = "Start one with `norn serve`, or set NORN_URL or --url to where it runs."
 
 
+class ServerNotStarted(NornError):
+    """`norn serve` cannot work on this home, this address or this database."""
+
+    code, status, exit_status = "server_not_started", 503, EXIT_FAILED
+
+
 class StepFailed(NornError):
     """A step of an operation failed; `step` names it, `output` is the end of what it printed."""
 

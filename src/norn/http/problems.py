@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ _RESERVED = ("type", "title", "status", "detail")
 
 def problem(error: NornError) -> dict[str, Any]:
     """The problem document of an error. `type` is a URN that never changes, `code` its last part."""
-    title = (type(error).__doc__ or type(error).__name__).strip().splitlines()[0]
+    title = (inspect.getdoc(type(error)) or type(error).__name__).splitlines()[0]
     facts = {name: value for name, value in error.facts.items() if name not in _RESERVED}
     document = {
         "type": f"urn:norn:problem:{error.code}",

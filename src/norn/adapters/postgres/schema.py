@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from norn.errors import DatabaseUnavailable, NotPossible
+from norn.errors import DatabaseUnavailable, ServerNotStarted
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6E6F726E  # "norn", for pg_advisory_lock
@@ -33,7 +33,7 @@ def migrate(url: str) -> str:
 
     Raises:
         DatabaseUnavailable: the database does not answer.
-        NotPossible: a newer Norn has been at this database.
+        ServerNotStarted: a newer Norn has been at this database.
     """
     newest = newest_revision()
     try:
@@ -43,7 +43,7 @@ def migrate(url: str) -> str:
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             present = _present_revision(connection)  # another server may have done it while we waited
             if present is not None and present > newest:
-                raise NotPossible(
+                raise ServerNotStarted(
                     f"Norn's database has schema {present}, this version works with {newest}.",
                     hint="Run the newer Norn that has been at this database.",
                 )
