@@ -173,6 +173,13 @@ def test_events_resume_from_last_event_id_without_gap(server: NornServer) -> Non
     assert {"operation", "deployment", "step"} <= {name for _, name, _ in first}
 
 
+def test_who_asks_for_events_that_are_not_there_is_told_and_goes_on_from_what_is(server: NornServer) -> None:
+    App(server, "forgetful").deploy("one")
+    number, name, data = read_events(server, "", 1, last_id="4711471147")[0]
+    assert (name, data) == ("gap", {"after": 4711471147, "resumedAfter": number})
+    assert 0 < number < 4711471147
+
+
 def test_metrics_count_requests_by_route_and_operations(server: NornServer) -> None:
     server.api("GET", "/api/apps/shop")
     text = server.api("GET", "/metrics").body.decode()

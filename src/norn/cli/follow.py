@@ -69,7 +69,7 @@ def follow(
     while True:
         try:
             for event in events(context.client, f"operation={quote(operation_id)}", last_id):
-                lost, last_id = 0, event.id
+                lost, last_id = 0, event.id or last_id
                 _show(context, event)
                 if deadline is not None and time.monotonic() > deadline:
                     break

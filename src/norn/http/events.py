@@ -24,10 +24,25 @@ def _encode(event: Event) -> str:
     return f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
+def _gap(after: int, resumed: int) -> str:
+    """Told to who asks for events that are not kept any more: what is missing is to be read anew."""
+    return f"id: {resumed}\nevent: gap\ndata: {json.dumps({'after': after, 'resumedAfter': resumed})}\n\n"
+
+
+async def _resume(context: Context, asked: str) -> tuple[int, str]:
+    """Where to go on behind a Last-Event-ID, and what to say first. Raises Malformed."""
+    if not asked.isascii() or not asked.isdecimal() or int(asked) >= 2**63:
+        raise Malformed("Last-Event-ID is not the number of an event.")
+    after = int(asked)
+    oldest, newest = await context.services.store.kept_events()
+    resumed = min(max(after, oldest - 1), newest)
+    return resumed, "" if resumed == after else _gap(after, resumed)
+
+
 async def _stream(
-    request: Request, context: Context, after: int, app: str | None, operation: str | None
+    request: Request, context: Context, after: int, first: str, app: str | None, operation: str | None
 ) -> AsyncIterator[str]:
-    yield "retry: 1000\n: connected\n\n"
+    yield f"retry: 1000\n: connected\n\n{first}"
     async for event in follow(context.services.store, context.changes, after, app=app, operation=operation):
         if event is not None:
             yield _encode(event)
@@ -49,14 +64,16 @@ async def get_events(
     operation: Annotated[str | None, Query(max_length=64, pattern=r"^[0-9a-z]*$")] = None,
     last_event_id: Annotated[str | None, Header(description="Goes on behind this event.")] = None,
 ) -> StreamingResponse:
-    """Events from now on, or behind Last-Event-ID; those of one operation from its beginning."""
+    """Events from now on, or behind Last-Event-ID; those of one operation from its beginning.
+
+    They are kept for seven days. Who asks for older ones is told so by a first event `gap`, and reads anew.
+    """
+    first = ""
     if last_event_id is not None:
-        if not last_event_id.isascii() or not last_event_id.isdecimal() or int(last_event_id) >= 2**63:
-            raise Malformed("Last-Event-ID is not the number of an event.")
-        after = int(last_event_id)
+        after, first = await _resume(context, last_event_id)
     else:
-        after = 0 if operation else await context.services.store.last_event()
+        after = 0 if operation else (await context.services.store.kept_events())[1]
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
-        _stream(request, context, after, app, operation), media_type="text/event-stream", headers=headers
+        _stream(request, context, after, first, app, operation), media_type="text/event-stream", headers=headers
     )

@@ -181,6 +181,10 @@ SELECT * FROM events WHERE seq > %(seq)s AND app = %(app)s ORDER BY seq LIMIT %(
 EVENTS_OF_OPERATION_AFTER: LiteralString = """
 SELECT * FROM events WHERE seq > %(seq)s AND operation_id = %(operation)s ORDER BY seq LIMIT %(limit)s
 """
-LAST_EVENT: LiteralString = "SELECT coalesce(max(seq), 0) AS seq FROM events"
+KEPT_EVENTS: LiteralString = """
+SELECT coalesce((SELECT min(seq) FROM events), given + 1) AS oldest,
+       coalesce((SELECT max(seq) FROM events), given) AS newest
+FROM (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS given FROM event_numbers) numbers
+"""
 FORGET_OLD_EVENTS: LiteralString = "DELETE FROM events WHERE at < clock_timestamp() - interval '7 days'"
 NOTIFY: LiteralString = "SELECT pg_notify('norn', %(payload)s)"

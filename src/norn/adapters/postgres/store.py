@@ -221,6 +221,7 @@ class PostgresStore:
             rows = await self._all(queries.EVENTS_AFTER, seq=seq, limit=limit)
         return [to_event(row) for row in rows]
 
-    async def last_event(self) -> int:
-        row = await self._one(queries.LAST_EVENT)
-        return row["seq"] if row else 0
+    async def kept_events(self) -> tuple[int, int]:
+        row = await self._one(queries.KEPT_EVENTS)
+        assert row is not None
+        return row["oldest"], row["newest"]

@@ -31,7 +31,7 @@ from norn.errors import (
 
 FILE = "infraspec.yaml"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
-_REF = re.compile(r"(?!-)[^\s\x00-\x1f\x7f:?*\[\\]{1,255}\Z")
+_REF = re.compile(r"(?![-^])[^\s\x00-\x1f\x7f:?*\[\\]{1,255}\Z")
 _FETCH_TIMEOUT_S = 120.0
 _LFS = "version https://git-lfs.github.com/spec/"
 
@@ -187,10 +187,9 @@ class AppsDirectory:
         """Raises BuildFailed where the commit has a file that is not taken."""
         repository = await self._repository(app, await self._own_infraspec(app))
         archive = into.with_name(f"{into.name}.tar")
-        tree = f"{commit_sha}:{repository.prefix.rstrip('/')}" if repository.prefix else commit_sha
         try:
-            # To a file that git itself opens where it may: the owner of the work tree cannot write here.
-            await self._archive(repository.git, tree, archive)
+            # Below the top of a work tree git archives that directory alone.
+            await self._archive(repository.git, commit_sha, archive)
             await asyncio.to_thread(unpack, archive, into)
         finally:
             archive.unlink(missing_ok=True)
