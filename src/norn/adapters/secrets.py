@@ -56,8 +56,8 @@ class SecretFiles:
 
     async def values(self, app: str) -> Mapping[str, str]:
         directory = self._app(app)
-        # newline="" keeps every byte of the value, carriage returns too.
-        return {name: (directory / name).open(newline="", encoding="utf-8").read() for name in await self.names(app)}
+        # As bytes: reading as text would turn carriage returns into new lines.
+        return {name: (directory / name).read_bytes().decode() for name in await self.names(app)}
 
     async def set(self, app: str, name: str, value: str) -> None:
         """Raises Invalid for a wrong name, a value over 64 KiB, or one that an environment cannot hold (NUL)."""
