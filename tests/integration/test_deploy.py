@@ -225,7 +225,24 @@ def test_a_restart_brings_new_processes_of_the_same_image(norn: NornServer) -> N
     assert len(norn.history("again")) == 1
 
 
-def test_logs_show_what_the_app_prints(norn: NornServer) -> None:
-    app = App(norn, "talker")
+def test_the_logs_are_what_the_processes_print_line_by_line(server: NornServer) -> None:
+    app = App(server, "talks")
+    app.deploy("one", extra='print("first\\nsecond", flush=True)')
+    assert server.norn("logs", "talks").out == "first\nsecond\nserving one\n"
+
+
+def test_logs_are_followed_across_a_deploy(server: NornServer) -> None:
+    app = App(server, "chats")
     app.deploy("one")
-    until(lambda: "serving one" in norn.norn("logs", "talker").out, "the app's first line")
+    with server.running("logs", "chats", "--follow") as lines:
+        assert next(lines) == "serving one\n"
+        app.deploy("two")
+        assert next(lines) == "serving two\n"
+
+
+def test_watch_shows_what_changes_until_it_is_ended(server: NornServer) -> None:
+    app = App(server, "seen")
+    app.commit("one")
+    with server.running("watch", "seen") as lines:
+        server.deploy("seen")
+        assert any('"deployed"' in line for line in lines)

@@ -85,7 +85,7 @@ async def get_logs(
 
     async def encoded() -> AsyncIterator[bytes]:
         async for line in lines:
-            yield line.encode("utf-8", "replace")
+            yield f"{line}\n".encode("utf-8", "replace")
 
     return StreamingResponse(encoded(), media_type="text/plain; charset=utf-8")
 
