@@ -79,6 +79,19 @@ class Template:
     """Names only; values are looked up when a process starts."""
     rollout_timeout_s: float
 
+    @classmethod
+    def of(cls, spec: Infraspec) -> Template:
+        """How an image of this infraspec is run."""
+        return cls(
+            role=spec.role,
+            replicas=spec.replicas,
+            port=spec.port,
+            healthcheck=spec.healthcheck,
+            env=dict(spec.env),
+            secrets=spec.secrets,
+            rollout_timeout_s=spec.rollback.timeout_s,
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "role": self.role,

@@ -164,7 +164,7 @@ class DeploySteps:
             image = await self._services.images.build(spec, sha, context, run.output.write)
         run.output.line(f"{image.tag} is {image.digest}")
         async with run.transaction() as transaction:
-            await transaction.update_deployment(digest=image.digest, template=template_for(spec).to_json())
+            await transaction.update_deployment(digest=image.digest, template=Template.of(spec).to_json())
 
     async def test(self, run: Run) -> None:
         """Run the app's own tests on the image."""
@@ -227,7 +227,7 @@ class DeploySteps:
     async def deploy(self, run: Run) -> None:
         """Bring the new image to life beside the old one, and switch when it is healthy."""
         spec, image = await self._spec(run), await self._image(run)
-        template = template_for(spec)
+        template = Template.of(spec)
         await rollouts.remember_live(run, self._services)
         await self._services.runtime.apply(Release(run.app, run.id, image, template))
         async with run.transaction() as transaction:
@@ -272,16 +272,3 @@ class DeploySteps:
         """Remove the work directory; nothing else is left of a build."""
         await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
         run.output.line("work directory removed")
-
-
-def template_for(spec: Infraspec) -> Template:
-    """How an image of this infraspec is run."""
-    return Template(
-        role=spec.role,
-        replicas=spec.replicas,
-        port=spec.port,
-        healthcheck=spec.healthcheck,
-        env=dict(spec.env),
-        secrets=spec.secrets,
-        rollout_timeout_s=spec.rollback.timeout_s,
-    )

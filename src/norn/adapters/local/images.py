@@ -67,7 +67,7 @@ class LocalImages:
                     "digest": digest,
                     "commitSha": commit_sha,
                     "command": list(spec.command),
-                    "template": _template(spec).to_json(),
+                    "template": Template.of(spec).to_json(),
                     "builtAt": datetime.now(UTC).isoformat(),
                 }
                 await asyncio.to_thread(files.write_json, self._record_path(tree), record)
@@ -159,18 +159,6 @@ class LocalImages:
                 f"The user {account.name!r}, which apps run as, cannot reach {tree}.",
                 hint="Put NORN_HOME below directories that everyone may enter (mode 0711 or 0755).",
             )
-
-
-def _template(spec: Infraspec) -> Template:
-    return Template(
-        role=spec.role,
-        replicas=spec.replicas,
-        port=spec.port,
-        healthcheck=spec.healthcheck,
-        env=dict(spec.env),
-        secrets=spec.secrets,
-        rollout_timeout_s=spec.rollback.timeout_s,
-    )
 
 
 async def _run(command: Sequence[str], cwd: Path, home: Path, output: Output) -> None:
