@@ -248,3 +248,53 @@ def test_a_target_that_does_not_become_healthy_is_reported_and_what_was_live_is_
     history = norn.history("relapse")
     assert [item["status"] for item in history] == ["failed", "deployed", "deployed"]
     assert history[1]["liveUntil"] is None
+
+
+def test_failed_deployments_are_nothing_to_go_back_to_and_each_says_why(norn: NornServer) -> None:
+    app = App(norn, "unlucky")
+    for attempt in ("first", "second"):
+        app.commit(attempt, extra="sys.exit('never starts')")
+        assert norn.norn("deploy", "unlucky").exit_status == 1
+    refused = norn.norn("rollback", "unlucky")
+    assert (refused.exit_status, refused.json()["code"]) == (3, "nothing_to_roll_back_to")
+    assert all("failed" in skip["why"] for skip in refused.json()["skipped"])
+    assert len(refused.json()["skipped"]) == 2
+
+
+def test_the_image_alone_is_changed_and_with_template_all_of_how_it_ran(norn: NornServer) -> None:
+    app = App(norn, "colours", more="env: {COLOUR: red}\n")
+    app.deploy("one")
+    first = norn.history("colours")[0]["id"]
+    app.spec("env: {COLOUR: blue}\nreplicas: 2\n")
+    app.deploy("two")
+    back = norn.norn("rollback", "colours")
+    assert back.exit_status == 0, back.err
+    assert "COLOUR=blue" in app.get("/env")
+    assert (app.get(), norn.status("colours")["health"]["ready"]) == ("one", 2)
+    norn.ended(back.json()["id"])
+    app.deploy("three")
+    back = norn.norn("rollback", "colours", "--to", first, "--template")
+    assert back.exit_status == 0, back.err
+    assert "COLOUR=red" in app.get("/env")
+    assert norn.status("colours")["health"]["ready"] == 1
+
+
+def test_no_wait_returns_once_the_runtime_has_accepted_the_change(norn: NornServer) -> None:
+    app = App(norn, "brisk")
+    one = app.deploy("one", extra="time.sleep(1)")
+    app.deploy("two")
+    back = norn.norn("rollback", "brisk", "--no-wait")
+    assert (back.exit_status, back.json()["accepted"], back.json()["imageTag"]) == (0, True, one)
+    norn.ended(back.json()["id"])
+    assert app.get() == "one"
+
+
+def test_a_timeout_exits_6_and_the_rollback_goes_on(norn: NornServer) -> None:
+    app = App(norn, "slow")
+    app.deploy("one", extra="time.sleep(2)")
+    app.deploy("two")
+    back = norn.norn("rollback", "slow", "--timeout", "500ms")
+    assert back.exit_status == 6
+    assert back.json()["code"] == "still_running"
+    norn.ended(norn.history("slow")[0]["id"])
+    assert app.get() == "one"
