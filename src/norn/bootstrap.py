@@ -247,7 +247,8 @@ class Server:
 
 async def _state(check: Awaitable[object]) -> dict[str, Any]:
     try:
-        await asyncio.wait_for(check, _HEALTH_TIMEOUT_S)
+        async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+            await check
     except NornError as error:
         return {"ok": False, "message": error.message}
     except TimeoutError:

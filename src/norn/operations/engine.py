@@ -181,7 +181,9 @@ class Engine:
             except DatabaseUnavailable as error:
                 log.warning("claim_failed", error=error.message)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+                # Not wait_for, which before Python 3.12 loses a cancellation that comes with the event (bpo-37658).
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
 
     async def _beat_loop(self) -> None:
         while True:
