@@ -45,6 +45,11 @@ async def store(url: str) -> AsyncIterator[PostgresStore]:
     connections = Connections(url, size=6)
     await connections.open()
     yield PostgresStore(connections)
+    async with connections.connection() as connection:  # nothing of one test is claimed in the next
+        await connection.execute(
+            "UPDATE operations SET status = 'cancelled', finished_at = now(), lease_until = NULL "
+            "WHERE status IN ('queued', 'running')"
+        )
     await connections.close()
 
 
@@ -287,6 +292,23 @@ async def test_one_that_has_ended_cannot_be_cancelled(store: PostgresStore, app:
 async def until(look: Callable[[], bool]) -> None:
     while not look():
         await asyncio.sleep(0.01)
+
+
+async def test_an_engine_that_is_stopped_as_it_is_woken_stops(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = asyncio.Event()
+
+    async def nothing(*_: object) -> None:
+        looked.set()
+
+    monkeypatch.setattr(store, "claim", nothing)
+    engine = Engine(store, {}, new_id())
+    await engine.start()
+    await looked.wait()
+    await asyncio.sleep(0)  # it waits for the next wake-up now
+    engine.wake()
+    await asyncio.wait_for(engine.stop(), TIMEOUT_S)
 
 
 # ---- taking over -------------------------------------------------------------------------------------------------
