@@ -17,6 +17,8 @@ from norn.domain.infraspec import PostgresService
 from norn.domain.ports import AppDatabase
 from norn.errors import NotPossible, Unavailable
 
+pytestmark = pytest.mark.xdist_group("databases")  # one server of each version will do
+
 
 def databases(url: str, passwords: Path) -> PostgresDatabases:
     async def server_url() -> str:

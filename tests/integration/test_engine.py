@@ -22,6 +22,8 @@ from norn.operations.cancel import request_cancel
 from norn.operations.engine import Engine, Procedure, Run, Step
 from norn.operations.services import Caller, Services, new_id, once, take_alone
 
+pytestmark = pytest.mark.xdist_group("engine")  # one server of each version will do
+
 KIND = OperationKind.RESTART
 SHORT_LEASE_S = 0.2
 TIMEOUT_S = 20.0

@@ -20,6 +20,8 @@ from norn.adapters.snapshots.dumps import DumpSnapshots
 from norn.domain.ports import AppDatabase, SnapshotFile
 from norn.errors import ProgramMissing, SnapshotFailed
 
+pytestmark = pytest.mark.xdist_group("snapshots")  # one server of each version will do
+
 AT = datetime(2026, 11, 24, 3, 0, 0, 123456, UTC)
 SHA = "abc123def4567890"
 ROWS = 20_000
