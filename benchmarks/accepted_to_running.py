@@ -40,7 +40,7 @@ async def measure(url: str) -> list[float]:
 
     async def listen() -> None:
         async for payload in store.notifications():
-            engine.wake() if payload == "operations" else changes.wake()
+            engine.wake() if payload == "operations" else changes.wake(payload.partition(":")[2])
 
     await engine.start()
     listening = asyncio.create_task(listen())

@@ -225,6 +225,8 @@ class Server:
                 self.engine.cancel(operation_id)
             elif kind == "events":
                 self.changes.wake()
+            elif kind == "passed":
+                self.changes.wake(operation_id)
 
     @staticmethod
     async def _repeat(name: str, every_s: float, action: Callable[[], Awaitable[object]]) -> None:

@@ -15,7 +15,7 @@ from tests.fixtures.apps import App
 from tests.fixtures.norn import NornServer, until
 
 KILL_AT = "NORN_TEST_KILL_AT"
-MOMENTS = ("before", "begun", "ran", "done")
+MOMENTS = ("before", "begun", "ran")
 DEPLOY_STEPS = ("clone", "build", "test", "snapshot", "migrate", "deploy", "bake", "cleanup")
 ROLLBACK_STEPS = ("prepare", "switch", "rollout", "bake")
 ENDS = ("end.before", "end.after")

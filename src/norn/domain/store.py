@@ -11,11 +11,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any, Protocol
 
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.ports import SnapshotFile
+
+
+class Now(Enum):
+    """The time of the write, by the database's clock."""
+
+    NOW = "now"
+
+
+NOW = Now.NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,9 @@ class Fenced(Protocol):
 
     async def begin_step(self, ordinal: int, step: str) -> None: ...
 
-    async def end_step(self, ordinal: int, status: StepStatus, output: str) -> None: ...
+    async def end_step(self, ordinal: int, status: StepStatus, output: str, text: str = "") -> None:
+        """With the step's whole (bounded) output; `text` is what of it nobody who follows has heard yet."""
+        ...
 
     async def append_output(self, ordinal: int, step: str, output: str, text: str) -> None:
         """Keep `output` as the step's whole (bounded) output; `text` is what is new, for those who follow."""
@@ -80,7 +92,7 @@ class Fenced(Protocol):
     ) -> None: ...
 
     async def update_deployment(self, **columns: Any) -> None:
-        """Set columns of the operation's own deployment."""
+        """Set columns of the operation's own deployment; a time may be NOW."""
         ...
 
     async def make_live(self) -> None:
@@ -151,7 +163,8 @@ class Store(Protocol):
         ...
 
     def notifications(self) -> AsyncIterator[str]:
-        """`operations`, `cancel:<id>` or `events`, as servers commit; ends never, comes back after lost connections."""
+        """What servers say as they commit: `operations` (there may be one to claim), `cancel:<id>`, `passed:<id>` (it
+        was accepted, committed or has ended) and `events`. Ends never, comes back after lost connections."""
         ...
 
     # ---- operations and history ----

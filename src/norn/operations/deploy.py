@@ -13,11 +13,12 @@ from norn.domain.images import TAG_LENGTH, Image, image_tag
 from norn.domain.infraspec import Infraspec
 from norn.domain.operations import Accept, OperationKind, Refuse, admit
 from norn.domain.ports import AppDatabase, Release, Template
-from norn.domain.store import Fenced
+from norn.domain.store import NOW, Fenced
 from norn.errors import BakeFailed, ImageMissing, MigrationFailed, NotDeployable, ProgramFailed, Quarantined
 from norn.operations import rollouts
 from norn.operations.engine import Procedure, Run, Step
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
+from norn.operations.versions import live_version
 
 MIGRATION_APPLICATION = "norn-migrate"
 """The application_name of migrations, so that what an interrupted one left behind can be found and ended."""
@@ -110,7 +111,7 @@ def deploy_procedure(services: Services) -> Procedure:
             Step("bake", steps.bake),
             Step("cleanup", steps.cleanup),
         ),
-        ends=lambda run, transaction, outcome: rollouts.end_deployment(run, services, transaction, outcome),
+        ends=rollouts.end_deployment,
     )
 
 
@@ -135,8 +136,7 @@ class DeploySteps:
         return image
 
     async def begin(self, transaction: Fenced) -> None:
-        now = await self._services.store.now()
-        await transaction.update_deployment(status=Status.BUILDING.value, started_at=now)
+        await transaction.update_deployment(status=Status.BUILDING.value, started_at=NOW)
 
     async def clone(self, run: Run) -> None:
         """Write the commit's files into the work directory."""
@@ -228,7 +228,8 @@ class DeploySteps:
         """Bring the new image to life beside the old one, and switch when it is healthy."""
         spec, image = await self._spec(run), await self._image(run)
         template = Template.of(spec)
-        await rollouts.remember_live(run, self._services)
+        if "previous" not in run.state:  # the first note counts: later on, what is live may be our own already
+            await run.checkpoint(previous=rollouts.remembered(await live_version(self._services, run.app)))
         await self._services.runtime.apply(Release(run.app, run.id, image, template))
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)

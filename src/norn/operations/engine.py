@@ -23,7 +23,7 @@ import structlog
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.store import Claim, Fenced, Store
 from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed
-from norn.operations.output import StepOutput
+from norn.operations.output import CHUNK_CHARS, StepOutput
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +107,19 @@ Point = Callable[[str], None]
 
 Ended = Callable[[Operation, OperationStatus, float], None]
 """Told of each operation that ended here, and the seconds since it was claimed."""
+
+
+Write = Callable[[Fenced], Awaitable[None]]
+
+
+def _ending(run: Run, ordinal: int, status: StepStatus, output: str, rest: str = "") -> Write:
+    """Writes the end of a step, and what its operation knows by then."""
+
+    async def write(transaction: Fenced) -> None:
+        await transaction.save(run.state)
+        await transaction.end_step(ordinal, status, output, rest)
+
+    return write
 
 
 class Engine:
@@ -253,7 +266,7 @@ class Engine:
             if operation.cancel is not None:
                 raise self._cancelled_error(run)
             self._cancellable.add(operation.id)
-            await self._forward(run, procedure)
+            ended = await self._forward(run, procedure)
             self._cancellable.discard(operation.id)
         except (LeaseLost, DatabaseUnavailable):
             raise
@@ -280,7 +293,7 @@ class Engine:
             log.exception("step_defect", operation=operation.id)
             text = "".join(traceback.format_exception_only(error)).strip()
             return await self._fail(run, procedure, NornError(f"A defect in Norn: {text}", hint="Please report it."))
-        return await self._end(run, procedure, Outcome(OperationStatus.SUCCEEDED, None))
+        return await self._end(run, procedure, Outcome(OperationStatus.SUCCEEDED, None), ended)
 
     @staticmethod
     def _cancelled_error(run: Run, current: Operation | None = None) -> Cancelled:
@@ -288,15 +301,17 @@ class Engine:
         reason = f": {cancel['reason']}" if cancel.get("reason") else ""
         return Cancelled(f"Cancelled by {cancel.get('by', 'somebody')}{reason}.", **cancel)
 
-    async def _forward(self, run: Run, procedure: Procedure) -> None:
+    async def _forward(self, run: Run, procedure: Procedure) -> Write | None:
+        """Run the steps that are left; what is still to be written of the last one's end."""
         kind = run.operation.kind.value
         records = {record.ordinal: record for record in run.operation.steps}
+        ended: Write | None = None
         for ordinal, step in enumerate(procedure.steps):
             record = records.get(ordinal)
             if record is not None and record.status is StepStatus.DONE:
                 continue
             self._point(f"{kind}.{step.name}.before")
-            await self._begin(run, ordinal, step)
+            await self._begin(run, ordinal, step, ended)
             self._point(f"{kind}.{step.name}.begun")
 
             async def flush(text: str, new: str, ordinal: int = ordinal, step: Step = step) -> None:
@@ -318,22 +333,19 @@ class Engine:
                     raise
                 self._point(f"{kind}.{step.name}.ran")
                 with contextlib.suppress(DatabaseUnavailable):  # it is kept with the end of the step, too
-                    await output.flush()
-            await self._finish(run, ordinal, StepStatus.DONE, output.text)
-            self._point(f"{kind}.{step.name}.done")
+                    await output.flush(least=CHUNK_CHARS)
+            ended = _ending(run, ordinal, StepStatus.DONE, output.text, output.rest())
+        return ended
 
-    async def _begin(self, run: Run, ordinal: int, step: Step) -> None:
+    async def _begin(self, run: Run, ordinal: int, step: Step, ended: Write | None) -> None:
+        """In one transaction with the end of the step before: a rollback is in a hurry."""
+
         async def write(transaction: Fenced) -> None:
+            if ended is not None:
+                await ended(transaction)
             await transaction.begin_step(ordinal, step.name)
             if step.begins is not None:
                 await step.begins(transaction)
-
-        await self._write(run, write)
-
-    async def _finish(self, run: Run, ordinal: int, status: StepStatus, output: str) -> None:
-        async def write(transaction: Fenced) -> None:
-            await transaction.save(run.state)
-            await transaction.end_step(ordinal, status, output)
 
         await self._write(run, write)
 
@@ -372,15 +384,17 @@ class Engine:
                 output.line(f"[could not be undone: {error.message}]")
                 failed_undo.append(error.to_json() | {"step": step.name})
             status = StepStatus.FAILED if record.status is StepStatus.FAILED else StepStatus.UNDONE
-            await self._finish(run, record.ordinal, status, output.text)
+            await self._write(run, _ending(run, record.ordinal, status, output.text))
             self._point(f"{run.operation.kind.value}.{step.name}.undone")
         facts = dict(failure) | ({"undoErrors": failed_undo} if failed_undo else {})
         cancelled = failure.get("code") == Cancelled.code
         ended_as = OperationStatus.CANCELLED if cancelled else OperationStatus.FAILED
         return await self._end(run, procedure, Outcome(ended_as, facts))
 
-    async def _end(self, run: Run, procedure: Procedure, outcome: Outcome) -> Outcome:
+    async def _end(self, run: Run, procedure: Procedure, outcome: Outcome, ended: Write | None = None) -> Outcome:
         async def write(transaction: Fenced) -> None:
+            if ended is not None:
+                await ended(transaction)
             if procedure.ends is not None:
                 await procedure.ends(run, transaction, outcome)
             await transaction.end(outcome.status, outcome.error, run.state.get("result"))
@@ -390,7 +404,7 @@ class Engine:
         self._point(f"{run.operation.kind.value}.end.after")
         return outcome
 
-    async def _write(self, run: Run, write: Callable[[Fenced], Awaitable[None]]) -> None:
+    async def _write(self, run: Run, write: Write) -> None:
         """Write, through a database that is away for up to half a minute."""
         for delay in (*WRITE_RETRIES_S, None):
             try:

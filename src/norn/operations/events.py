@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 
 from norn.domain.operations import Operation
 from norn.domain.store import Event, Store
 from norn.errors import DatabaseUnavailable, UnknownOperation
 
+_ANYTHING = ""
 _POLL_S = 2.0
 _PAGE = 200
 
 
 class Changes:
-    """One for a server: everything that follows events waits here, with a poll behind it."""
+    """One for a server: whoever follows events or waits for an operation does so here, with a poll behind it."""
 
     def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
 
-    def wake(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for future in waiting:
+    def wake(self, operation_id: str = _ANYTHING) -> None:
+        """There are new events; or: an operation has passed a point that is waited for, or has ended."""
+        for future in self._waiting.pop(operation_id, ()):
             if not future.done():
                 future.set_result(None)
 
-    async def wait(self, timeout_s: float) -> None:
-        """Until something has changed, or the time is over."""
+    async def wait(self, timeout_s: float, operation_id: str = _ANYTHING) -> None:
+        """Until it is woken, or the time is over."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[operation_id].add(future)
         try:
             await asyncio.wait((future,), timeout=timeout_s)
         finally:
-            self._waiting.discard(future)
+            if left := self._waiting.get(operation_id):
+                left.discard(future)
+                if not left:
+                    del self._waiting[operation_id]
 
 
 async def follow(
@@ -69,4 +74,4 @@ async def wait_for(
         left = end - loop.time()
         if operation.status.ended or until(operation) or left <= 0:
             return operation
-        await changes.wait(min(left, _POLL_S))
+        await changes.wait(min(left, _POLL_S), operation_id)

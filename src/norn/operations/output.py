@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 HEAD_CHARS = 32_768
 TAIL_CHARS = 131_072
 FLUSH_S = 0.2
-_CHUNK_CHARS = 16_384
+CHUNK_CHARS = 16_384
 _FOLLOWED_CHARS = 1_048_576
 
 Flush = Callable[[str, str], Awaitable[None]]
@@ -36,6 +36,7 @@ class StepOutput:
         self._new: list[str] = []
         self._followed = 0
         self._wake = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def write(self, text: str) -> None:
@@ -73,7 +74,8 @@ class StepOutput:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        self._task.cancel()
+        async with self._flushing:  # what it has taken is passed on before it is ended
+            self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
@@ -88,9 +90,17 @@ class StepOutput:
             except DatabaseUnavailable as error:
                 log.warning("output_not_followed", error=error.message)  # the record gets it with the next flush
 
-    async def flush(self) -> None:
-        """Pass on what is new, now."""
+    def rest(self) -> str:
+        """What is new, for whoever passes it on himself, with the end of the step."""
         self._wake.clear()
         new, self._new = "".join(self._new), []
-        for start in range(0, len(new), _CHUNK_CHARS):
-            await self._flush(self.text, new[start : start + _CHUNK_CHARS])
+        return new
+
+    async def flush(self, *, least: int = 1) -> None:
+        """Pass on what is new, now, where it is at least so many characters."""
+        async with self._flushing:
+            if sum(map(len, self._new)) < least:
+                return
+            new = self.rest()
+            for start in range(0, len(new), CHUNK_CHARS):
+                await self._flush(self.text, new[start : start + CHUNK_CHARS])

@@ -6,7 +6,7 @@ from norn.domain import targets
 from norn.domain.deployments import Deployment, Status
 from norn.domain.images import Image
 from norn.domain.ports import Release
-from norn.domain.store import Fenced
+from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.domain.verdict import verdict_of
 from norn.errors import ImageMissing, RolloutFailed
@@ -26,7 +26,7 @@ def rollback_procedure(services: Services) -> Procedure:
             Step("rollout", steps.rollout),
             Step("bake", steps.bake),
         ),
-        ends=lambda run, transaction, outcome: rollouts.end_deployment(run, services, transaction, outcome),
+        ends=rollouts.end_deployment,
     )
 
 
@@ -37,17 +37,15 @@ class RollbackSteps:
         self._services = services
 
     async def begin(self, transaction: Fenced) -> None:
-        now = await self._services.store.now()
-        await transaction.update_deployment(status=Status.DEPLOYING.value, started_at=now)
+        await transaction.update_deployment(status=Status.DEPLOYING.value, started_at=NOW)
 
     async def _own(self, run: Run) -> Deployment:
         own = await self._services.store.deployment(run.id)
         assert own is not None
         return own
 
-    async def _image(self, run: Run) -> Image:
-        own = await self._own(run)
-        image = await self._services.images.find(run.app, own.image_tag)
+    async def _image(self, own: Deployment) -> Image:
+        image = await self._services.images.find(own.app, own.image_tag)
         if image is None or image.digest != own.digest:
             raise ImageMissing(f"The image {own.image_tag} has disappeared.", hint="Choose another with --to.")
         return image
@@ -62,10 +60,10 @@ class RollbackSteps:
                 raise nothing_to_roll_back_to(run.app, choice)
             run.output.line(f"{live.image_tag} rolled out before it could be stopped")
             own = await self._retarget(run, choice, live)
-        await rollouts.remember_live(run, self._services)
         known = live.deployment if live else None
         target = await self._services.store.deployment(own.target_deployment_id or "")
-        await run.checkpoint(
+        run.state.update(  # kept with the end of this step: nothing is changed before
+            previous=rollouts.remembered(live),
             ensured=live is not None and live.digest == own.digest,
             goesBack=target is not None and targets.goes_back(target, live),
             replaces=known.id if known else None,
@@ -95,12 +93,13 @@ class RollbackSteps:
         if run.state["ensured"]:
             run.output.line("it is live: nothing is changed")
         else:
-            await self._change(run, await self._image(run))
+            await self._change(run)
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)
 
-    async def _change(self, run: Run, image: Image) -> None:
+    async def _change(self, run: Run) -> None:
         own, previous = await self._own(run), run.state["previous"]
+        image = await self._image(own)
         live = await self._services.runtime.live(run.app)
         if live is not None and live.deployment_id == run.id:
             return  # done before the server was interrupted
@@ -131,7 +130,7 @@ class RollbackSteps:
         own = await self._own(run)
         template = rollouts.template_of(own.template)
         timeout_s = template.rollout_timeout_s if template else 300.0
-        await rollouts.see_through(run, self._services, await self._image(run), timeout_s)
+        await rollouts.see_through(run, self._services, await self._image(own), timeout_s)
         run.state["rolledOut"] = True
         async with run.transaction() as transaction:
             await transaction.save(run.state)

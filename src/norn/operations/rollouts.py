@@ -12,11 +12,11 @@ from norn.domain.durations import format_duration
 from norn.domain.images import Image
 from norn.domain.operations import OperationStatus
 from norn.domain.ports import Release, Template
-from norn.domain.store import Fenced
+from norn.domain.store import NOW, Fenced
+from norn.domain.targets import LiveVersion
 from norn.errors import BakeFailed, RolloutFailed
 from norn.operations.engine import Outcome, Run
 from norn.operations.services import Services
-from norn.operations.versions import live_version
 
 HEALTH_INTERVAL_S = 1.0
 FAILURES_IN_A_ROW = 3
@@ -28,27 +28,18 @@ def template_of(deployment_template: Mapping[str, Any] | None) -> Template | Non
     return Template.from_json(deployment_template) if deployment_template is not None else None
 
 
-async def remember_live(run: Run, services: Services) -> None:
-    """Note what is live before anything is changed, so that it can be put back after a crash, too.
-
-    The first note counts: when the step runs again, what is live may be our own already.
-    """
-    if "previous" in run.state:
-        return
-    live = await live_version(services, run.app)
+def remembered(live: LiveVersion | None) -> dict[str, Any] | None:
+    """What a run has to know of the version that was live before it, to put it back, after a crash, too."""
     if live is None:
-        await run.checkpoint(previous=None)
-        return
+        return None
     known = live.deployment
-    await run.checkpoint(
-        previous={
-            "deploymentId": known.id if known else None,
-            "imageTag": live.image_tag,
-            "digest": live.digest,
-            "commitSha": known.commit_sha if known else "",
-            "template": dict(known.template) if known and known.template else None,
-        }
-    )
+    return {
+        "deploymentId": known.id if known else None,
+        "imageTag": live.image_tag,
+        "digest": live.digest,
+        "commitSha": known.commit_sha if known else "",
+        "template": dict(known.template) if known and known.template else None,
+    }
 
 
 async def see_through(run: Run, services: Services, image: Image, timeout_s: float) -> None:
@@ -119,9 +110,8 @@ async def bake(run: Run, services: Services, bake_s: float) -> None:
         await asyncio.sleep(min(HEALTH_INTERVAL_S, max(left, 0.05)))
 
 
-async def end_deployment(run: Run, services: Services, transaction: Fenced, outcome: Outcome) -> None:
+async def end_deployment(run: Run, transaction: Fenced, outcome: Outcome) -> None:
     """What the deployment is called in the end; one that rolled out stays so when only its bake was ended."""
-    now = await services.store.now()
     rolled_out = bool(run.state.get("rolledOut"))
     match outcome.status:
         case OperationStatus.SUCCEEDED:
@@ -130,8 +120,8 @@ async def end_deployment(run: Run, services: Services, transaction: Fenced, outc
             status = Status.DEPLOYED if rolled_out else Status.CANCELLED
         case _:
             status = Status.FAILED
-    proven = {"proven_at": now} if status is Status.DEPLOYED and run.state.get("proven") else {}
-    await transaction.update_deployment(status=status.value, finished_at=now, error=outcome.error, **proven)
+    proven = {"proven_at": NOW} if status is Status.DEPLOYED and run.state.get("proven") else {}
+    await transaction.update_deployment(status=status.value, finished_at=NOW, error=outcome.error, **proven)
 
 
 def entering(status: Status) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +14,23 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from norn.errors import DatabaseUnavailable
 
-Connection = psycopg.AsyncConnection[dict[str, Any]]
+_TRUSTED_S = 1.0
+"""A connection that was in use so recently is handed out unchecked."""
+
+
+class Connection(psycopg.AsyncConnection[dict[str, Any]]):
+    used_at = -math.inf
+
+
+async def _note_use(connection: Connection) -> None:
+    connection.used_at = time.monotonic()
+
+
+async def _check(connection: Connection) -> None:
+    if time.monotonic() - connection.used_at > _TRUSTED_S:
+        await AsyncConnectionPool.check_connection(connection)
+
+
 _OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=60s -c lock_timeout=20s"
 _CONNECT_TIMEOUT_S = 5
 _CHECKOUT_TIMEOUT_S = 6.0
@@ -37,8 +55,10 @@ class Connections:
             open=False,
             timeout=_CHECKOUT_TIMEOUT_S,
             reconnect_timeout=2.0,
+            connection_class=Connection,
             kwargs=self._kwargs,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
+            reset=_note_use,
         )
 
     async def open(self) -> None:
@@ -64,6 +84,6 @@ class Connections:
     async def dedicated(self) -> Connection:
         """A connection outside the pool, to listen on; the caller closes it."""
         try:
-            return await psycopg.AsyncConnection.connect(self._url, **self._kwargs)
+            return await Connection.connect(self._url, **self._kwargs)
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"Norn's database does not answer: {error}".strip()) from error

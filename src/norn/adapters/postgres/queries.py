@@ -60,7 +60,7 @@ ON CONFLICT (operation_id, ordinal) DO UPDATE SET status = 'running', finished_a
 END_STEP: LiteralString = """
 UPDATE operation_steps SET status = %(status)s, output = %(output)s,
        finished_at = CASE WHEN %(status)s = 'undone' THEN finished_at ELSE clock_timestamp() END
-WHERE operation_id = %(id)s AND ordinal = %(ordinal)s
+WHERE operation_id = %(id)s AND ordinal = %(ordinal)s RETURNING step
 """
 STEP_OUTPUT: LiteralString = """
 UPDATE operation_steps SET output = %(output)s WHERE operation_id = %(id)s AND ordinal = %(ordinal)s
@@ -169,10 +169,12 @@ SNAPSHOTS: LiteralString = "SELECT * FROM snapshots WHERE app = %(app)s ORDER BY
 
 # A sequence alone numbers in the order of insertion: a reader who has seen 8 would never see a 7 that commits later.
 # Under this lock, held to the commit, numbers follow the order of commits.
-LOCK_EVENTS: LiteralString = "SELECT pg_advisory_xact_lock(7235419)"
-ADD_EVENT: LiteralString = """
-INSERT INTO events (seq, app, operation_id, type, data)
-VALUES (nextval('event_numbers'), %(app)s, %(operation_id)s, %(type)s, %(data)s)
+PUBLISH: LiteralString = """
+WITH alone AS MATERIALIZED (SELECT pg_advisory_xact_lock(7235419)),
+     added AS (INSERT INTO events (seq, app, operation_id, type, data)
+               SELECT nextval('event_numbers'), %(app)s, event ->> 'operation_id', event ->> 'type', event -> 'data'
+               FROM alone, jsonb_array_elements(%(events)s) WITH ORDINALITY AS given (event, place) ORDER BY place)
+SELECT pg_notify('norn', payload) FROM unnest(%(payloads)s::text[]) AS payload
 """
 EVENTS_AFTER: LiteralString = "SELECT * FROM events WHERE seq > %(seq)s ORDER BY seq LIMIT %(limit)s"
 EVENTS_OF_APP_AFTER: LiteralString = """
@@ -187,4 +189,4 @@ SELECT coalesce((SELECT min(seq) FROM events), given + 1) AS oldest,
 FROM (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS given FROM event_numbers) numbers
 """
 FORGET_OLD_EVENTS: LiteralString = "DELETE FROM events WHERE at < clock_timestamp() - interval '7 days'"
-NOTIFY: LiteralString = "SELECT pg_notify('norn', %(payload)s)"
+NOTIFY: LiteralString = "SELECT pg_notify('norn', payload) FROM unnest(%(payloads)s::text[]) AS payload"

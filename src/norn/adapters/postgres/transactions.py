@@ -13,6 +13,7 @@ from norn.adapters.postgres.connections import Connection
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, to_operation
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.ports import SnapshotFile
+from norn.domain.store import NOW
 from norn.errors import NotPossible
 
 _JSON_COLUMNS = {"template", "target", "verdict", "error"}
@@ -39,7 +40,7 @@ class _Publishing:
         self._payloads: list[str] = []
 
     def _publish(self, type_: str, operation_id: str | None, data: Mapping[str, Any]) -> None:
-        self._events.append({"app": self._app, "operation_id": operation_id, "type": type_, "data": Jsonb(data)})
+        self._events.append({"operation_id": operation_id, "type": type_, "data": data})
 
     def _notify(self, payload: str) -> None:
         self._payloads.append(payload)
@@ -47,12 +48,10 @@ class _Publishing:
     async def flush(self) -> None:
         """Number and insert the events; the last thing before the commit."""
         if self._events:
-            await self._connection.execute(queries.LOCK_EVENTS)
-            for event in self._events:
-                await self._connection.execute(queries.ADD_EVENT, event)
-            self._payloads.append("events")
-        for payload in self._payloads:
-            await self._connection.execute(queries.NOTIFY, {"payload": payload})
+            values = {"app": self._app, "events": Jsonb(self._events), "payloads": [*self._payloads, "events"]}
+            await self._connection.execute(queries.PUBLISH, values)
+        elif self._payloads:
+            await self._connection.execute(queries.NOTIFY, {"payloads": self._payloads})
 
     async def _publish_deployment(self, deployment_id: str) -> None:
         cursor = await self._connection.execute(queries.DEPLOYMENT_EVENT, {"id": deployment_id})
@@ -137,11 +136,14 @@ class FencedTransaction(_Publishing):
         await self._connection.execute(queries.BEGIN_STEP, {"id": self._id, "ordinal": ordinal, "step": step})
         self._publish("step", self._id, {"step": step, "status": "running"})
 
-    async def end_step(self, ordinal: int, status: StepStatus, output: str) -> None:
+    async def end_step(self, ordinal: int, status: StepStatus, output: str, text: str = "") -> None:
         values = {"id": self._id, "ordinal": ordinal, "status": status.value, "output": output}
-        cursor = await self._connection.execute(queries.END_STEP + " RETURNING step", values)
+        cursor = await self._connection.execute(queries.END_STEP, values)
         row = await cursor.fetchone()
-        self._publish("step", self._id, {"step": row["step"] if row else None, "status": status.value})
+        step = row["step"] if row else None
+        if text:
+            self._publish("output", self._id, {"step": step, "text": text})
+        self._publish("step", self._id, {"step": step, "status": status.value})
 
     async def append_output(self, ordinal: int, step: str, output: str, text: str) -> None:
         await self._connection.execute(queries.STEP_OUTPUT, {"id": self._id, "ordinal": ordinal, "output": output})
@@ -158,6 +160,7 @@ class FencedTransaction(_Publishing):
         passed = {name: True for name, at in (("accepted", accepted), ("committed", committed)) if at}
         if passed:
             self._publish("operation", self._id, {"id": self._id} | passed)
+            self._notify(f"passed:{self._id}")
 
     async def end(
         self, status: OperationStatus, error: Mapping[str, Any] | None, result: Mapping[str, Any] | None
@@ -165,6 +168,7 @@ class FencedTransaction(_Publishing):
         values = {"id": self._id, "status": status.value, "error": _json(error), "result": _json(result)}
         await self._connection.execute(queries.END_OPERATION, values)
         self._publish("operation", self._id, {"id": self._id, "status": status.value})
+        self._notify(f"passed:{self._id}")
         self._notify("operations")  # the next one of this app may start
 
     async def update_deployment(self, **columns: Any) -> None:
@@ -172,11 +176,14 @@ class FencedTransaction(_Publishing):
         await self._connection.execute(
             sql.SQL("UPDATE deployments SET {} WHERE id = {}").format(
                 sql.SQL(", ").join(
-                    sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in values
+                    sql.SQL("{} = {}").format(
+                        sql.Identifier(name), sql.SQL("clock_timestamp()") if value is NOW else sql.Placeholder(name)
+                    )
+                    for name, value in values.items()
                 ),
                 sql.Placeholder("own_id"),
             ),
-            values | {"own_id": self._id},
+            {name: value for name, value in values.items() if value is not NOW} | {"own_id": self._id},
         )
         await self._publish_deployment(self._id)
 
