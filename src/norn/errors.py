@@ -7,7 +7,9 @@ keyword arguments. The same value is printed, returned by HTTP and stored with a
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+TYPE_CHECKING = False  # the command line does without the time that typing takes to import
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 EXIT_DONE = 0
 EXIT_FAILED = 1

@@ -10,7 +10,7 @@ import pytest
 from norn.cli import about
 from norn.cli.main import COMMANDS, parser_for
 from norn.cli.output import table
-from norn.cli.transport import Address, parse_url, quote
+from norn.cli.transport import parse_url, quote
 from norn.errors import SettingInvalid
 
 TOO_HEAVY = {
@@ -70,14 +70,14 @@ def test_completion_knows_every_command(shell: str) -> None:
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("http://127.0.0.1:8800", Address(False, "127.0.0.1", 8800, "")),
-        ("https://norn.example.com", Address(True, "norn.example.com", 443, "")),
-        ("https://example.com/norn/", Address(True, "example.com", 443, "/norn")),
-        ("http://[::1]:9000/x", Address(False, "::1", 9000, "/x")),
-        ("http://[::1]", Address(False, "::1", 80, "")),
+        ("http://127.0.0.1:8800", (False, "127.0.0.1", 8800, "")),
+        ("https://norn.example.com", (True, "norn.example.com", 443, "")),
+        ("https://example.com/norn/", (True, "example.com", 443, "/norn")),
+        ("http://[::1]:9000/x", (False, "::1", 9000, "/x")),
+        ("http://[::1]", (False, "::1", 80, "")),
     ],
 )
-def test_a_servers_url(url: str, address: Address) -> None:
+def test_a_servers_url(url: str, address: tuple[bool, str, int, str]) -> None:
     assert parse_url(url) == address
 
 

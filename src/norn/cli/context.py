@@ -9,7 +9,11 @@ from functools import cached_property
 
 from norn.cli.output import Printer
 from norn.cli.transport import Client
-from norn.config import Settings, load_settings
+from norn.environment import Environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from norn.config import Settings
 
 
 class Context:
@@ -19,20 +23,16 @@ class Context:
 
     @cached_property
     def settings(self) -> Settings:
+        """All of them; a command that only talks to the server does without."""
+        from norn.config import load_settings
+
         return load_settings()
 
     @cached_property
     def client(self) -> Client:
-        url = self.args.url or self.settings.url
-        return Client(url, self.args.token or self._token(), _actor())
-
-    def _token(self) -> str | None:
-        if self.settings.token:
-            return self.settings.token
-        try:
-            return self.settings.token_file.read_text(encoding="ascii").strip()
-        except OSError:
-            return None  # the server's answer says what is missing
+        environment = Environment()
+        # Where there is no token, the server's answer says what is missing.
+        return Client(self.args.url or environment.url, self.args.token or environment.token, _actor())
 
 
 def _actor() -> str:

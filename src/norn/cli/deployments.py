@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from norn.cli.context import Context
 from norn.errors import EXIT_DONE, EXIT_FAILED
 
-Document = Mapping[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Document = Mapping[str, Any]
 
 
 def announce(context: Context, deployment: Document) -> None:

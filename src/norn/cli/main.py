@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple, NoReturn
 
 from norn.cli.context import Context
 from norn.errors import EXIT_FAILED, EXIT_USAGE, NornError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
-class Command(NamedTuple):
-    module: str
-    summary: str
+
+class Command:
+    __slots__ = ("module", "summary")
+
+    def __init__(self, module: str, summary: str) -> None:
+        self.module = module
+        self.summary = summary
 
 
 COMMANDS = {
@@ -37,6 +44,22 @@ COMMANDS = {
     "version": Command("about", "the version"),
     "completion": Command("about", "a completion script for bash, zsh or fish"),
 }
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal. argparse would ask shutil, with all that imports, and for every argument."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_width())
+
+
+def _terminal_width() -> int:
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal():
+        return max(int(columns) - 2, 40)
+    try:
+        return max(os.get_terminal_size().columns - 2, 40)
+    except OSError:
+        return 78
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +94,7 @@ def overview() -> str:
 def parser_for(name: str) -> argparse.ArgumentParser:
     """The parser of one command; its defaults hold `run`, a function from Context to exit status."""
     module = import_module(f"norn.cli.{COMMANDS[name].module}")
-    parser = _Parser(prog=f"norn {name}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = _Parser(prog=f"norn {name}", formatter_class=_Help, allow_abbrev=False)
     getattr(module, f"add_{name}")(parser)
     _common(parser)
     return parser
@@ -107,4 +130,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run() -> NoReturn:
-    sys.exit(main(sys.argv[1:]))
+    """The command `norn`. Nothing is left to be tidied up at its end, and Python would take its time over it."""
+    status = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # whoever reads has gone
+        os._exit(status or EXIT_FAILED)
+    os._exit(status)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from norn.cli.context import Context
 from norn.cli.deployments import announce, outcome, show_plan
 from norn.cli.transport import Problem, quote
 from norn.errors import EXIT_DONE, StillRunning, Unsafe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _ACCEPT_WAIT_S = 60
 

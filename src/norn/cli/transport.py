@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
 
 from norn.errors import NornError, ServerUnreachable, SettingInvalid, exit_status_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any, BinaryIO
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 120.0
@@ -30,15 +33,8 @@ class Problem(NornError):
         self.document = dict(document)
 
 
-class Address(NamedTuple):
-    tls: bool
-    host: str
-    port: int
-    prefix: str
-
-
-def parse_url(url: str) -> Address:
-    """`http[s]://host[:port][/prefix]`. Raises SettingInvalid."""
+def parse_url(url: str) -> tuple[bool, str, int, str]:
+    """Whether TLS, host, port and prefix of `http[s]://host[:port][/prefix]`. Raises SettingInvalid."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     host, colon, port = authority.rpartition(":")
@@ -46,7 +42,7 @@ def parse_url(url: str) -> Address:
         host, port = authority, "443" if scheme == "https" else "80"
     if scheme not in ("http", "https") or not host or "@" in host or not port.isdecimal():
         raise SettingInvalid(f"{url!r} is not the URL of a server.", hint="For example http://127.0.0.1:8800.")
-    return Address(scheme == "https", host.strip("[]"), int(port), (slash + path).rstrip("/"))
+    return scheme == "https", host.strip("[]"), int(port), (slash + path).rstrip("/")
 
 
 class Answer:
@@ -138,7 +134,9 @@ class Client:
         if any("\r" in line or "\n" in line for line in lines):
             raise SettingInvalid("A line break is not possible there.")
         try:
-            connection: socket.socket = socket.create_connection((host, port), _CONNECT_TIMEOUT_S)
+            # As bytes it is looked up as it is; a text would bring the whole codec of RFC 3490 in.
+            name: Any = host.encode() if host.isascii() else host
+            connection: socket.socket = socket.create_connection((name, port), _CONNECT_TIMEOUT_S)
             if tls:
                 import ssl
 
