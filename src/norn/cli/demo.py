@@ -200,12 +200,12 @@ def run(context: Context) -> int:
         if not context.args.keep:
             with _uninterrupted():
                 demo.stop_everything()
-                shutil.rmtree(home, ignore_errors=True)
+                _remove(home)
     if context.args.keep:
         print("\nThe server runs on. To look around:")
         print(f"  export NORN_HOME={home}/norn NORN_URL={demo.environment['NORN_URL']}")
         print(f"  norn status {_APP}; curl http://127.0.0.1:{demo.port}/")
-        print(f"To end it:\n  NORN_HOME={home}/norn norn serve --stop-all && rm -r {home}")
+        print(f"To end it:\n  NORN_HOME={home}/norn norn serve --stop-all; chmod -R u+w {home}; rm -r {home}")
     return status
 
 
@@ -253,6 +253,13 @@ def _summary(traffic: Traffic, status: int, took: float) -> int:
     unharmed = traffic.wrong["version 1"] == 0 and traffic.wrong["deploy of version 2"] == 0
     print("\nThe good version answers again." if good_again else "\nIT DID NOT COME BACK.")
     return EXIT_DONE if status == 0 and good_again and unharmed else EXIT_FAILED
+
+
+def _remove(home: Path) -> None:
+    """Images are read-only, for their owner too."""
+    for directory, _, _ in os.walk(home):
+        Path(directory).chmod(0o700)
+    shutil.rmtree(home)
 
 
 @contextlib.contextmanager
