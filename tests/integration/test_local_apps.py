@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_process_that_ends_again_and_again_is_started_with_growing_delays(serv
     app.get("/exit")
     until(lambda: len((app.home / "starts").read_text().split()) == 4, "four attempts")
     starts = [float(line) for line in (app.home / "starts").read_text().split()]
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
     assert gaps == sorted(gaps)
     assert server.status("hopeless")["health"]["restarts"] >= 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-PATTERN = r"^(?=.)(\d+h)?(\d+m(?!s))?(\d+(\.\d+)?s)?(\d+ms)?$"
+PATTERN = r"^(?=.)([0-9]+h)?([0-9]+m(?!s))?([0-9]+(\.[0-9]+)?s)?([0-9]+ms)?$"
 _WHOLE = re.compile(PATTERN)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 MAX_S = 7 * 24 * 3600.0
@@ -17,7 +17,7 @@ def parse_duration(text: str) -> float:
     >>> parse_duration("1m30s")
     90.0
     """
-    if not _WHOLE.match(text):
+    if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration")
     seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
     if seconds > MAX_S:

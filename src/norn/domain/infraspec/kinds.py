@@ -216,12 +216,14 @@ class Environment:
         values: dict[str, str] = {}
         for key, value in node.value:
             try:
+                at = key
                 name = EnvName().read(key)
                 if name in values:
-                    raise Wrong(f"{name!r} stands here a second time", "", key)
+                    raise Wrong(f"{name!r} stands here a second time")
+                at = value
                 values[name] = scalar(value, "a text")
             except Wrong as wrong:
-                raise Wrong(wrong.message, wrong.hint, wrong.node or key) from wrong
+                raise Wrong(wrong.message, wrong.hint, at) from wrong
         return values
 
     def schema(self) -> dict[str, Any]:
