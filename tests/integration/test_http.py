@@ -180,6 +180,10 @@ def test_who_asks_for_events_that_are_not_there_is_told_and_goes_on_from_what_is
     assert 0 < number < 4711471147
 
 
+def test_the_schema_of_the_infraspec_is_served_as_it_is_printed(server: NornServer) -> None:
+    assert server.api("GET", "/api/schemas/infraspec").body == server.norn("validate", "--schema").json()
+
+
 def test_metrics_count_requests_by_route_and_operations(server: NornServer) -> None:
     server.api("GET", "/api/apps/shop")
     text = server.api("GET", "/metrics").body.decode()

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from norn.domain.deployments import Deployment, Status
+from norn.domain.infraspec.schema import infraspec_schema
 from norn.errors import Invalid, Malformed, NotFound
 from norn.http import schemas
 from norn.http.problems import MEDIA_TYPE
@@ -44,6 +45,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 router = APIRouter(prefix="/api", responses=problems())
+
+
+@router.get("/schemas/infraspec", tags=["apps"], response_model=dict[str, Any])
+async def get_infraspec_schema() -> JSONResponse:
+    """The JSON Schema of infraspec.yaml, for editors."""
+    return JSONResponse(infraspec_schema())
 
 
 # ---- apps --------------------------------------------------------------------------------------------------------
