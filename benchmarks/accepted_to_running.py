@@ -17,8 +17,9 @@ from norn.adapters.postgres.embedded import EmbeddedPostgres
 from norn.adapters.postgres.schema import ensure_database, migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.domain.operations import OperationKind
-from norn.operations.engine import Engine, Procedure, Run, Step
+from norn.operations.engine import Engine
 from norn.operations.events import Changes, wait_for
+from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, new_id, take_alone
 
 OPERATIONS = 300

@@ -19,7 +19,8 @@ from norn.domain.operations import Operation, OperationKind, OperationStatus, St
 from norn.domain.store import Claim
 from norn.errors import Busy, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
 from norn.operations.cancel import request_cancel
-from norn.operations.engine import Engine, Procedure, Run, Step
+from norn.operations.engine import Engine
+from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, new_id, once, take_alone
 
 pytestmark = pytest.mark.xdist_group("engine")  # one server of each version will do

@@ -16,7 +16,7 @@ from norn.domain.ports import AppDatabase, Release, Template
 from norn.domain.store import NOW, Fenced
 from norn.errors import BakeFailed, ImageMissing, MigrationFailed, NotDeployable, ProgramFailed, Quarantined
 from norn.operations import rollouts
-from norn.operations.engine import Procedure, Run, Step
+from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.versions import live_version
 

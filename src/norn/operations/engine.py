@@ -13,9 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -24,6 +22,7 @@ from norn.domain.operations import Operation, OperationKind, OperationStatus, St
 from norn.domain.store import Claim, Fenced, Store
 from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed
 from norn.operations.output import CHUNK_CHARS, StepOutput
+from norn.operations.procedures import Outcome, Procedure, Run, Step
 
 log = structlog.get_logger(__name__)
 
@@ -34,80 +33,11 @@ MAX_CLAIMS = 25
 """An operation that has taken down its server so often is given up and undone."""
 WRITE_RETRIES_S = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0)
 
-
-class Run:
-    """What a step gets: its operation, what earlier steps left, a place to print to, and a way to write."""
-
-    def __init__(self, store: Store, claim: Claim) -> None:
-        self._store = store
-        self._claim = claim
-        self.state: dict[str, Any] = claim.state
-        """What the steps of this operation know; kept with each finished step, and by `checkpoint`."""
-        self.output = StepOutput(self._ignore)
-
-    @staticmethod
-    async def _ignore(_text: str, _new: str) -> None:
-        return
-
-    @property
-    def operation(self) -> Operation:
-        return self._claim.operation
-
-    @property
-    def id(self) -> str:
-        return self._claim.operation.id
-
-    @property
-    def app(self) -> str:
-        return self._claim.operation.app
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Fenced]:
-        """Write, as long as the claim holds. Raises LeaseLost once another server has taken over."""
-        async with self._store.fenced(self._claim) as transaction:
-            yield transaction
-
-    async def checkpoint(self, **facts: Any) -> None:
-        """Remember facts at once, so that they are there after a crash within the step."""
-        self.state.update(facts)
-        async with self.transaction() as transaction:
-            await transaction.save(self.state)
-
-
-Action = Callable[[Run], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    name: str
-    run: Action
-    undo: Action | None = None
-    """None: there is nothing to undo, or it cannot be undone (the step's own documentation says which)."""
-    begins: Callable[[Fenced], Awaitable[None]] | None = None
-    """What else becomes true, in the same transaction, when the step begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    status: OperationStatus
-    error: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Procedure:
-    """An operation's steps, and what becomes true, in the same transaction, when it ends."""
-
-    steps: Sequence[Step]
-    ends: Callable[[Run, Fenced, Outcome], Awaitable[None]] | None = None
-
-
 Point = Callable[[str], None]
 """Told each moment at which the state on disk has changed: `deploy.build.begun` and the like. For tests that kill."""
 
-
 Ended = Callable[[Operation, OperationStatus, float], None]
 """Told of each operation that ended here, and the seconds since it was claimed."""
-
 
 Write = Callable[[Fenced], Awaitable[None]]
 
@@ -374,7 +304,7 @@ class Engine:
             step = procedure.steps[record.ordinal]
             if step.undo is None or record.status is StepStatus.UNDONE:
                 continue
-            output = StepOutput(run._ignore, record.output)
+            output = StepOutput(kept=record.output)
             run.output = output
             try:
                 await step.undo(run)

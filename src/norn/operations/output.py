@@ -22,13 +22,17 @@ Flush = Callable[[str, str], Awaitable[None]]
 """Called with all of the (bounded) output, and with what is new since the last call."""
 
 
+async def unheard(_kept: str, _new: str) -> None:
+    """A Flush for what nobody follows while it is printed."""
+
+
 class StepOutput:
     """Keeps the beginning and the end of what a step prints, and flushes what is new a few times a second.
 
     After one mebibyte those who follow are told that the rest is in the record; the record keeps the end.
     """
 
-    def __init__(self, flush: Flush, kept: str = "") -> None:
+    def __init__(self, flush: Flush = unheard, kept: str = "") -> None:
         self._flush = flush
         self._head = kept[:HEAD_CHARS]
         self._tail = kept[HEAD_CHARS:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from norn.domain.operations import Operation, OperationKind
 from norn.errors import NotPossible
-from norn.operations.engine import Procedure, Run, Step
+from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once, take_alone
 from norn.operations.versions import live_version
 

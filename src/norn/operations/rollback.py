@@ -11,7 +11,7 @@ from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.domain.verdict import verdict_of
 from norn.errors import ImageMissing, RolloutFailed
 from norn.operations import rollouts
-from norn.operations.engine import Procedure, Run, Step
+from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.rollback_plan import nothing_to_roll_back_to
 from norn.operations.services import Services
 from norn.operations.versions import find_target, live_version

@@ -15,7 +15,7 @@ from norn.domain.ports import Release, Template
 from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion
 from norn.errors import BakeFailed, RolloutFailed
-from norn.operations.engine import Outcome, Run
+from norn.operations.procedures import Outcome, Run
 from norn.operations.services import Services
 
 HEALTH_INTERVAL_S = 1.0

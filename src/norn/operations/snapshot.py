@@ -7,7 +7,7 @@ from norn.domain.infraspec import PostgresService
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import AppDirectory
 from norn.errors import NotPossible
-from norn.operations.engine import Procedure, Run, Step
+from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once, take_alone
 from norn.operations.versions import live_version
 
