@@ -5,6 +5,8 @@ Whatever the point: one live version answers, the history is true, nothing is lo
 
 from __future__ import annotations
 
+import random
+import time
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -104,6 +106,24 @@ def test_a_rollback_is_continued_wherever_the_server_was_killed(server: NornServ
     check_history(server, migrated)
     history = server.history("whole")
     assert (history[0]["imageTag"], history[0]["kind"], history[1]["status"]) == (tag, "rollback", "rolled_back")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whenever_the_server_is_killed_a_deploy_and_a_rollback_come_to_their_end(
+    server: NornServer, migrated: App, seed: int
+) -> None:
+    moments = random.Random(seed)
+    for ask in ("deploy", "rollback"):
+        answer = f"{ask} {seed}"
+        tag = migrated.commit(answer) if ask == "deploy" else None
+        accepted = server.api("POST", f"/api/apps/whole/{ask}").body
+        time.sleep(moments.uniform(0, 1.5))  # at any moment, not at one that is waited for
+        server.kill()
+        server.start()
+        operation = server.ended(accepted["id"])
+        assert operation["status"] == "succeeded", operation["error"]
+        check_history(server, migrated)
+        assert tag in (None, server.status("whole")["live"]["imageTag"])
 
 
 @pytest.mark.parametrize("point", ["deploy.undo.begun", "deploy.deploy.undone", "deploy.end.before"])
