@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -37,7 +38,8 @@ class Bench:
 
     async def stop(self) -> None:
         for writer in self._writers:
-            writer.transport.abort()
+            with suppress(AttributeError):  # what asyncio says of one that has closed in good order
+                writer.transport.abort()
         await self.proxy.drain(0)
         for server in self._servers:
             server.close()
