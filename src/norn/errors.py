@@ -178,6 +178,18 @@ class NotDeployable(NornError):
     code, status, exit_status = "not_deployable", 409, EXIT_REFUSED
 
 
+class Paused(NornError):
+    """Somebody has paused the rollouts of the Kubernetes Deployment: a change would be accepted, and nothing happen."""
+
+    code, status, exit_status = "paused", 409, EXIT_REFUSED
+
+
+class ForeignFields(NornError):
+    """Somebody else has set what the infraspec sets, too, and to something else; `fields` says who and what."""
+
+    code, status, exit_status = "foreign_fields", 409, EXIT_REFUSED
+
+
 class NotPossible(NornError):
     """The operation exists, but not in this state of things (an ended operation cannot be cancelled, say)."""
 
@@ -204,6 +216,18 @@ class RuntimeUnavailable(Unavailable):
     """The runtime (cluster or local processes) does not answer."""
 
     code = "runtime_unavailable"
+
+
+class ClusterRefused(NornError):
+    """The Kubernetes API server answers, and says no: a missing right, a quota, an object it does not take."""
+
+    code, status, exit_status = "cluster_refused", 503, EXIT_FAILED
+
+
+class RegistryUnavailable(Unavailable):
+    """The registry that keeps the images does not answer, or does not let Norn in."""
+
+    code, exit_status = "registry_unavailable", EXIT_FAILED
 
 
 class ServerUnreachable(Unavailable):

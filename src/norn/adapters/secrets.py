@@ -34,6 +34,22 @@ def keep(path: Path, text: str, *, replace: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_name(name: str) -> None:
+    """Raises Invalid for what an environment cannot hold as a name."""
+    if not _NAME.match(name):
+        raise Invalid(f"{name!r} is not the name of a secret.", hint="Letters, digits and _, no digit first.")
+
+
+def check_value(value: str) -> None:
+    """Raises Invalid for a value over 64 KiB, or one that an environment cannot hold."""
+    if "\x00" in value or len(value.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise Invalid("The value has a NUL or is over 64 KiB.", hint="Keep files elsewhere, and their path here.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid("The value is not text.", hint="Encode it, with base64 for example.") from error
+
+
 class SecretFiles:
     """`<directory>/<app>/<NAME>`, mode 0600, in directories of mode 0700."""
 
@@ -46,8 +62,7 @@ class SecretFiles:
         return self._directory / app
 
     def _file(self, app: str, name: str) -> Path:
-        if not _NAME.match(name):
-            raise Invalid(f"{name!r} is not the name of a secret.", hint="Letters, digits and _, no digit first.")
+        check_name(name)
         return self._app(app) / name
 
     async def names(self, app: str) -> Sequence[str]:
@@ -62,12 +77,8 @@ class SecretFiles:
     async def set(self, app: str, name: str, value: str) -> None:
         """Raises Invalid for a wrong name, a value over 64 KiB, or one that an environment cannot hold (NUL)."""
         path = self._file(app, name)
-        if "\x00" in value or len(value.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-            raise Invalid("The value has a NUL or is over 64 KiB.", hint="Keep files elsewhere, and their path here.")
-        try:
-            keep(path, value)
-        except UnicodeEncodeError as error:
-            raise Invalid("The value is not text.", hint="Encode it, with base64 for example.") from error
+        check_value(value)
+        keep(path, value)
 
     async def unset(self, app: str, name: str) -> None:
         try:

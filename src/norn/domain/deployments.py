@@ -34,6 +34,7 @@ class Kind(StrEnum):
 
     DEPLOY = "deploy"
     ROLLBACK = "rollback"
+    ADOPT = "adopt"
 
 
 def rfc3339(at: datetime | None) -> str | None:
@@ -81,6 +82,8 @@ class Deployment:
     rolled_back_at: datetime | None = None
     rolled_back_by: str | None = None
     snapshot: str | None = None
+    workload: Mapping[str, Any] | None = None
+    """What the runtime wrote down of it when it rolled out, to bring back exactly that; not shown."""
 
     @property
     def known_good(self) -> bool:

@@ -16,6 +16,7 @@ class OperationKind(StrEnum):
     ROLLBACK = "rollback"
     RESTART = "restart"
     SNAPSHOT = "snapshot"
+    ADOPT = "adopt"
 
 
 class OperationStatus(StrEnum):

@@ -7,13 +7,16 @@ Anything that goes wrong is a `NornError`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec, PostgresService
+from norn.domain.verdict import Finding
 
 Output = Callable[[str], None]
 """Takes text that a step prints, as it comes (any length, not only whole lines). Never blocks, never fails."""
@@ -78,6 +81,8 @@ class Template:
     secrets: tuple[str, ...]
     """Names only; values are looked up when a process starts."""
     rollout_timeout_s: float
+    internal_host: str | None = None
+    """The name of a Service, where the runtime has such a thing."""
 
     @classmethod
     def of(cls, spec: Infraspec) -> Template:
@@ -90,6 +95,7 @@ class Template:
             env=dict(spec.env),
             secrets=spec.secrets,
             rollout_timeout_s=spec.rollback.timeout_s,
+            internal_host=spec.hosts.internal,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -101,6 +107,7 @@ class Template:
             "env": dict(self.env),
             "secrets": list(self.secrets),
             "rolloutTimeoutS": self.rollout_timeout_s,
+            "internalHost": self.internal_host,
         }
 
     @classmethod
@@ -113,7 +120,15 @@ class Template:
             env=dict(value["env"]),
             secrets=tuple(value["secrets"]),
             rollout_timeout_s=value["rolloutTimeoutS"],
+            internal_host=value.get("internalHost"),
         )
+
+
+Workload = Mapping[str, Any]
+"""What a runtime itself has written down of a version that was live, so as to bring exactly that back; as JSON.
+
+Empty for a runtime to which image and template say it all.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,41 @@ class Release:
     deployment_id: str
     image: Image
     template: Template
+    workload: Workload | None = None
+    """Where given: how the runtime ran this version when it was live; exactly that is brought back."""
+    force: bool = False
+    """Take over what others have changed by hand, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A change of the image alone, on behalf of one deployment."""
+
+    app: str
+    deployment_id: str
+    image: Image
+    workload: Workload | None = None
+    """What the runtime had written down of the version that is gone to, if it had."""
+    expected_digest: str | None = None
+    """What the caller saw live; where something else is live by now, Stale is raised. None: whatever is live."""
+    resume: bool = False
+    """Let a rollout go on that somebody has paused."""
+
+
+class Presence(StrEnum):
+    """Whether an image can still be had."""
+
+    PRESENT = "present"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    """Whoever keeps the images does not answer, or does not let Norn look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    presence: Presence
+    why: str = ""
+    """For UNKNOWN: what the answer was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +206,16 @@ class Health:
 class Images(Protocol):
     """Builds and keeps images."""
 
+    def tag(self, app: str, commit_sha: str) -> str:
+        """The tag under which the build of a commit is known."""
+        ...
+
     async def find(self, app: str, tag: str) -> Image | None:
         """The image under that tag, None where it does not exist (any longer)."""
+        ...
+
+    async def look(self, app: str, image: Image) -> Found:
+        """Whether what runs for this image, its digest, can still be had. Answers within seconds, never raises."""
         ...
 
     async def build(self, spec: Infraspec, commit_sha: str, context: Path, output: Output) -> Image:
@@ -187,19 +245,35 @@ class Runtime(Protocol):
         """Asks each replica now; None where nothing was ever rolled out."""
         ...
 
+    async def findings(self, app: str) -> Sequence[Finding]:
+        """What about the way it runs at this moment is worth knowing before it is changed."""
+        ...
+
     async def preflight(self, spec: Infraspec) -> None:
-        """Before anything is built: would a rollout be possible at all (port free, …)? Raises RolloutFailed."""
+        """Before anything is built: would a rollout be possible at all (port free, …)? Raises RolloutFailed, Paused."""
+        ...
+
+    async def refuse_paused(self, app: str) -> None:
+        """Raises Paused where a change would be accepted, and nothing would come of it."""
+        ...
+
+    async def foreign(self, app: str) -> bool:
+        """Whether something of that name runs that Norn has not made and not adopted."""
+        ...
+
+    async def adopt(self, app: str, deployment_id: str, container: str | None) -> Image:
+        """Take over what somebody else has made, as it runs; from then on only its image is changed.
+
+        Nothing that runs is changed. Raises NotPossible.
+        """
         ...
 
     async def apply(self, release: Release) -> None:
         """A deploy: run this image under this template. Durable on return; nothing has rolled out yet."""
         ...
 
-    async def set_image(self, app: str, image: Image, deployment_id: str, *, expected_digest: str | None) -> None:
-        """A rollback: change the image and nothing else. Durable on return.
-
-        `expected_digest` is what the caller saw live; where something else is live by now, Stale is raised.
-        """
+    async def set_image(self, switch: Switch) -> None:
+        """A rollback: change the image and nothing else. Durable on return. Raises Stale, Paused, RolloutFailed."""
         ...
 
     async def restart(self, app: str, operation_id: str) -> None:
@@ -214,17 +288,49 @@ class Runtime(Protocol):
         """
         ...
 
-    async def put_back(self, app: str, deployment_id: str, output: Output) -> None:
-        """Undo the change of `deployment_id` where it is not live yet: what is live stays live, alone."""
+    async def available(self, app: str, deployment_id: str) -> int:
+        """How many replicas of a change that has not rolled out answer requests all the same."""
+        ...
+
+    async def put_back(self, app: str, deployment_id: str, previous: Workload | None, output: Output) -> None:
+        """Undo the change of `deployment_id` where it is not live yet: what is live stays live, alone.
+
+        `previous` is what `workload` said before the change.
+        """
+        ...
+
+    async def workload(self, app: str) -> Workload:
+        """What is to be remembered of the version that is live, to bring back exactly that."""
+        ...
+
+    async def note_way_back(self, app: str, way_back: Release | None) -> None:
+        """Note where a rollback would go to, for the day on which Norn itself is down."""
+        ...
+
+    async def job_runs(self, app: str, name: str, operation_id: str) -> bool:
+        """Whether a job that an interrupted server began is still at work, so that `run_job` goes on with it."""
         ...
 
     async def run_job(
-        self, app: str, name: str, image: Image, command: Sequence[str], env: Mapping[str, str], output: Output
+        self,
+        release: Release,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        output: Output,
     ) -> None:
         """Run a command in an image once, to its end, with the app's own environment and `env` over it.
 
-        Ends with the caller: cancelled, or its server killed, no process of it is left. Raises ProgramFailed.
+        `release.deployment_id` is the operation that it belongs to. Nothing of it is left then. Raises ProgramFailed.
         """
+        ...
+
+    async def end_job(self, app: str, name: str, operation_id: str) -> None:
+        """End what is left of a job: its operation was cancelled or has failed."""
+        ...
+
+    async def database_url(self, spec: Infraspec) -> str | None:
+        """The DATABASE_URL that the app's processes get; None where Norn may not know."""
         ...
 
     def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
@@ -256,6 +362,14 @@ class AppDatabase:
 class Databases(Protocol):
     async def ensure(self, app: str, service: PostgresService) -> AppDatabase:
         """The app's database and role; made where they are missing, left as they are where not."""
+        ...
+
+    def alone(self, database: AppDatabase, output: Output) -> AbstractAsyncContextManager[None]:
+        """Within: no other operation is at work on that database, of another app that shares it, say."""
+        ...
+
+    async def identity(self, url: str) -> str | None:
+        """What is the same for two URLs only where they lead to the same database; None where it cannot be reached."""
         ...
 
     async def end_sessions(self, database: AppDatabase, application_name: str) -> int:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from norn.domain.deployments import Deployment, Status
 from norn.domain.durations import format_duration
-from norn.domain.images import TAG_LENGTH, Image, image_tag
+from norn.domain.images import TAG_LENGTH, Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.operations import Accept, OperationKind, Refuse, admit
 from norn.domain.ports import AppDatabase, Release, Template
 from norn.domain.store import NOW, Fenced
-from norn.errors import BakeFailed, ImageMissing, MigrationFailed, NotDeployable, ProgramFailed, Quarantined
+from norn.domain.verdict import Finding, Level, Verdict
+from norn.errors import (
+    BakeFailed,
+    ImageMissing,
+    MigrationFailed,
+    NotDeployable,
+    ProgramFailed,
+    Quarantined,
+    SnapshotFailed,
+    Unavailable,
+)
 from norn.operations import rollouts
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.versions import live_version
 
+MIGRATION_JOB = "migrate"
 MIGRATION_APPLICATION = "norn-migrate"
 """The application_name of migrations, so that what an interrupted one left behind can be found and ended."""
 
@@ -51,7 +64,7 @@ async def _take(services: Services, request: DeployRequest, caller: Caller) -> s
     app = await services.source.app(request.app)
     commit = await services.source.resolve(app, request.ref)
     spec = await services.source.infraspec(app, commit.sha)
-    tag = image_tag(app.name, commit.sha)
+    tag = services.images.tag(app.name, commit.sha)
     if not spec.deploy:
         raise NotDeployable(f"The infraspec of {app.name} says `deploy: false`.", hint="Set it to true and commit.")
     await _refuse_quarantined(services, app.name, tag, force=request.force)
@@ -104,9 +117,9 @@ def deploy_procedure(services: Services) -> Procedure:
             Step("clone", steps.clone, undo=steps.cleanup, begins=steps.begin),
             Step("build", steps.build),  # an image that nothing runs harms nobody; retention removes it
             Step("test", steps.test, begins=rollouts.entering(Status.TESTING)),
-            Step("snapshot", steps.snapshot, begins=rollouts.entering(Status.SNAPSHOTTING)),
-            # A migration cannot be undone: what it did is only known to its authors. The snapshot is the way back.
-            Step("migrate", steps.migrate, begins=rollouts.entering(Status.MIGRATING)),
+            Step("snapshot", steps.snapshot, undo=steps.let_go, begins=rollouts.entering(Status.SNAPSHOTTING)),
+            # What a migration did cannot be undone: only its authors know it. The snapshot is the way back.
+            Step("migrate", steps.migrate, undo=steps.end_migration, begins=rollouts.entering(Status.MIGRATING)),
             Step("deploy", steps.deploy, undo=steps.put_back, begins=rollouts.entering(Status.DEPLOYING)),
             Step("bake", steps.bake),
             Step("cleanup", steps.cleanup),
@@ -120,16 +133,21 @@ class DeploySteps:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._held: dict[str, AsyncExitStack] = {}
+        """Databases that operations of this server have to themselves."""
 
     def _work_dir(self, run: Run) -> Path:
         return self._services.work_dir / run.id
+
+    def _tag(self, run: Run) -> str:
+        return self._services.images.tag(run.app, run.operation.params["sha"])
 
     async def _spec(self, run: Run) -> Infraspec:
         app = await self._services.source.app(run.app)
         return await self._services.source.infraspec(app, run.operation.params["sha"])
 
     async def _image(self, run: Run) -> Image:
-        tag = image_tag(run.app, run.operation.params["sha"])
+        tag = self._tag(run)
         image = await self._services.images.find(run.app, tag)
         if image is None:
             raise ImageMissing(f"{tag} was built, and has disappeared since.", hint="Deploy again.", imageTag=tag)
@@ -141,8 +159,8 @@ class DeploySteps:
     async def clone(self, run: Run) -> None:
         """Write the commit's files into the work directory."""
         sha = run.operation.params["sha"]
-        if await self._services.images.find(run.app, image_tag(run.app, sha)):
-            run.output.line(f"{image_tag(run.app, sha)} is built already")
+        if await self._services.images.find(run.app, self._tag(run)):
+            run.output.line(f"{self._tag(run)} is built already")
             return
         work = self._work_dir(run)
         await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
@@ -155,7 +173,7 @@ class DeploySteps:
         """Make the image, unless there is one of this commit."""
         sha = run.operation.params["sha"]
         spec = await self._spec(run)
-        image = await self._services.images.find(run.app, image_tag(run.app, sha))
+        image = await self._services.images.find(run.app, self._tag(run))
         if image is None:
             if run.state.get("contextUsed"):
                 await self.clone(run)  # a build that was interrupted has been at it
@@ -190,9 +208,11 @@ class DeploySteps:
         if database is None or spec.migrations is None:
             run.output.line("no migrations in the infraspec: no snapshot is needed")
             return
+        await self._make_sure_it_is_the_apps(run, spec, database)
         if not run.operation.params["snapshot"]:
             run.output.line(f"left out as asked for: {run.operation.reason}")
             return
+        await self._have_alone(run, database)
         now = await self._services.store.now()
         sha = run.operation.params["sha"][:TAG_LENGTH]
         taken = await self._services.snapshots.take(database, sha, now, run.output.write)
@@ -201,6 +221,28 @@ class DeploySteps:
             await transaction.update_deployment(snapshot=taken.name)
         run.output.line(f"{taken.name}: {taken.size_bytes} bytes")
 
+    async def _make_sure_it_is_the_apps(self, run: Run, spec: Infraspec, database: AppDatabase) -> None:
+        """The database that Norn dumps is the one that the app writes to. Raises SnapshotFailed."""
+        url = await self._services.runtime.database_url(spec)
+        theirs = await self._services.databases.identity(url) if url is not None else None
+        if theirs is None:
+            why = "the app's DATABASE_URL cannot be read" if url is None else "it cannot be reached the app's way"
+            finding = Finding(
+                "database_unverified",
+                Level.CAUTION,
+                f"Whether {database.name} is the database that {run.app} uses could not be found out: {why}.",
+                {"database": database.name},
+            )
+            run.output.line(f"caution {finding.code}: {finding.message}")
+            async with run.transaction() as transaction:
+                await transaction.update_deployment(verdict=Verdict((finding,)).to_json())
+        elif theirs != await self._services.databases.identity(database.admin_url):
+            raise SnapshotFailed(
+                f"{run.app} uses another database than {database.name} on the server that Norn knows: a snapshot of "
+                "that would be no way back.",
+                hint="Put the app's own URL into services.postgres.url, or unset its DATABASE_URL.",
+            )
+
     async def migrate(self, run: Run) -> None:
         """Run the app's migration with the new image; the old one is still live."""
         spec = await self._spec(run)
@@ -208,40 +250,60 @@ class DeploySteps:
         if database is None or spec.migrations is None:
             run.output.line("no migrations in the infraspec")
             return
-        ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
-        if ended:
-            run.output.line(f"ended {ended} sessions of an interrupted migration")
+        await self._have_alone(run, database)
+        if not await self._services.runtime.job_runs(run.app, MIGRATION_JOB, run.id):
+            ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
+            if ended:
+                run.output.line(f"ended {ended} sessions of an interrupted migration")
         lock_timeout_ms = round(spec.migrations.lock_timeout_s * 1000)
         env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": MIGRATION_APPLICATION}
         try:
-            await self._services.runtime.run_job(
-                run.app, "migrate", await self._image(run), spec.migrations.command, env, run.output.write
-            )
+            release = Release(run.app, run.id, await self._image(run), Template.of(spec))
+            await self._services.runtime.run_job(release, MIGRATION_JOB, spec.migrations.command, env, run.output.write)
         except ProgramFailed as failed:
             hint = "What was live is still live. Look at the migration's output."
             if "lock timeout" in str(failed.facts.get("output", "")):
                 waited = format_duration(spec.migrations.lock_timeout_s)
                 hint = f"It waited {waited} for a lock (migrations.lockTimeout): deploy when the database is quieter."
             raise MigrationFailed(f"The migration failed: {failed.message}", hint=hint, **failed.facts) from failed
+        await self.let_go(run)
+
+    async def _have_alone(self, run: Run, database: AppDatabase) -> None:
+        """Keep others off the database from before the snapshot until after the migration: they belong together."""
+        if run.id not in self._held:
+            held = AsyncExitStack()
+            await held.enter_async_context(self._services.databases.alone(database, run.output.write))
+            self._held[run.id] = held
+
+    async def let_go(self, run: Run) -> None:
+        """Let others at the database again."""
+        if (held := self._held.pop(run.id, None)) is not None:
+            with contextlib.suppress(Unavailable):  # a lost connection has let go of it already
+                await held.aclose()
+
+    async def end_migration(self, run: Run) -> None:
+        """End what still runs of it. What it did cannot be undone."""
+        await self._services.runtime.end_job(run.app, MIGRATION_JOB, run.id)
+        await self.let_go(run)
 
     async def deploy(self, run: Run) -> None:
         """Bring the new image to life beside the old one, and switch when it is healthy."""
         spec, image = await self._spec(run), await self._image(run)
         template = Template.of(spec)
         if "previous" not in run.state:  # the first note counts: later on, what is live may be our own already
-            await run.checkpoint(previous=rollouts.remembered(await live_version(self._services, run.app)))
-        await self._services.runtime.apply(Release(run.app, run.id, image, template))
+            live = await live_version(self._services, run.app)
+            await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
+        force = bool(run.operation.params["force"])
+        await self._services.runtime.apply(Release(run.app, run.id, image, template, force=force))
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)
         await rollouts.see_through(run, self._services, image, template.rollout_timeout_s)
         previous = run.state["previous"]
-        run.state["rolledOut"] = True
         async with run.transaction() as transaction:
-            await transaction.save(run.state)
-            await transaction.make_live()
+            await rollouts.rolled_out(run, self._services, transaction)
             await transaction.mark(committed=True)
             before = previous["imageTag"] if previous else None
-            await transaction.update_deployment(status=Status.BAKING.value, from_image_tag=before)
+            await transaction.update_deployment(from_image_tag=before)
             if run.operation.params["force"]:
                 await transaction.lift_quarantine(image.tag)
 
@@ -251,6 +313,7 @@ class DeploySteps:
     async def bake(self, run: Run) -> None:
         """Watch its health; where it fails, put back what was live (unless `rollback.auto` is off)."""
         spec = await self._spec(run)
+        await rollouts.note_way_back(run, self._services)
         if (failure := run.state.get("bakeFailed")) is None:
             try:
                 await rollouts.bake(run, self._services, spec.rollback.bake_s)

@@ -8,12 +8,12 @@ from typing import Any
 
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.operations import Operation
-from norn.domain.ports import AppDirectory
+from norn.domain.ports import AppDirectory, Presence
 from norn.domain.targets import LiveVersion, NoTarget
 from norn.domain.verdict import verdict_of
 from norn.errors import InfraspecInvalid, NornError, UnknownOperation
 from norn.operations.services import Services
-from norn.operations.versions import find_target, live_version
+from norn.operations.versions import find_target, image_of, live_version
 
 _RECENT = 10
 _ARTIFACTS_FROM = 1_000
@@ -136,17 +136,19 @@ async def artifacts_document(services: Services, name: str) -> list[Document]:
         newest.setdefault(deployment.image_tag, deployment)
     kept = []
     for tag, deployment in newest.items():
-        image = await services.images.find(app.name, tag)
-        if image is None:
+        if deployment.digest is None:
+            continue
+        found = await services.images.look(app.name, image_of(deployment))
+        if found.presence is Presence.GONE:
             continue
         kept.append(
             {
                 "imageTag": tag,
-                "digest": image.digest,
-                "commitSha": image.commit_sha,
+                "digest": deployment.digest,
+                "commitSha": deployment.commit_sha,
                 "status": deployment.status.value,
                 "deployedAt": rfc3339(deployment.rolled_out_at),
-                "live": live is not None and live.digest == image.digest,
+                "live": live is not None and live.digest == deployment.digest,
                 "target": tag == target,
             }
         )

@@ -18,6 +18,7 @@ async def request_restart(services: Services, app_name: str, caller: Caller) -> 
         app = await services.source.app(app_name)
         if await services.runtime.live(app.name) is None:
             raise NotPossible(f"Nothing of {app.name} is live.", hint=f"Deploy it first: `norn deploy {app.name}`.")
+        await services.runtime.refuse_paused(app.name)
         return await take_alone(services, app.name, OperationKind.RESTART, caller, "")
 
     operation = await services.store.operation(await once(services, caller, take))
@@ -27,6 +28,8 @@ async def request_restart(services: Services, app_name: str, caller: Caller) -> 
 
 def restart_procedure(services: Services) -> Procedure:
     async def restart(run: Run) -> None:
+        if "workload" not in run.state:
+            await run.checkpoint(workload=dict(await services.runtime.workload(run.app)))
         await services.runtime.restart(run.app, run.id)
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)
@@ -37,6 +40,6 @@ def restart_procedure(services: Services) -> Procedure:
         run.output.line(f"{live.image_tag if live else 'nothing'} runs anew")
 
     async def put_back(run: Run) -> None:
-        await services.runtime.put_back(run.app, run.id, run.output.write)
+        await services.runtime.put_back(run.app, run.id, run.state.get("workload"), run.output.write)
 
     return Procedure((Step("restart", restart, undo=put_back), Step("rollout", rollout)))

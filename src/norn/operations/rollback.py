@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from norn.domain import targets
 from norn.domain.deployments import Deployment, Status
-from norn.domain.images import Image
-from norn.domain.ports import Release
+from norn.domain.ports import Release, Switch
 from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.domain.verdict import verdict_of
-from norn.errors import ImageMissing, RolloutFailed
+from norn.errors import RolloutFailed
 from norn.operations import rollouts
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.rollback_plan import nothing_to_roll_back_to
 from norn.operations.services import Services
-from norn.operations.versions import find_target, live_version
+from norn.operations.versions import find_target, image_of, live_version
 
 
 def rollback_procedure(services: Services) -> Procedure:
@@ -44,12 +43,6 @@ class RollbackSteps:
         assert own is not None
         return own
 
-    async def _image(self, own: Deployment) -> Image:
-        image = await self._services.images.find(own.app, own.image_tag)
-        if image is None or image.digest != own.digest:
-            raise ImageMissing(f"The image {own.image_tag} has disappeared.", hint="Choose another with --to.")
-        return image
-
     async def prepare(self, run: Run) -> None:
         """Look again: what the plan found may have changed while the deploy in the way was being stopped."""
         live = await live_version(self._services, run.app)
@@ -63,7 +56,7 @@ class RollbackSteps:
         known = live.deployment if live else None
         target = await self._services.store.deployment(own.target_deployment_id or "")
         run.state.update(  # kept with the end of this step: nothing is changed before
-            previous=rollouts.remembered(live),
+            previous=await rollouts.remembered(self._services, run.app, live),
             ensured=live is not None and live.digest == own.digest,
             goesBack=target is not None and targets.goes_back(target, live),
             replaces=known.id if known else None,
@@ -99,16 +92,18 @@ class RollbackSteps:
 
     async def _change(self, run: Run) -> None:
         own, previous = await self._own(run), run.state["previous"]
-        image = await self._image(own)
-        live = await self._services.runtime.live(run.app)
-        if live is not None and live.deployment_id == run.id:
-            return  # done before the server was interrupted
+        image = image_of(own)
+        target = await self._services.store.deployment(own.target_deployment_id or "")
+        workload = target.workload if target is not None else None
         template = rollouts.template_of(own.template)
-        if template is not None and (previous is None or run.operation.params["template"]):
-            await self._services.runtime.apply(Release(run.app, run.id, image, template))
+        if (template is not None or workload) and (previous is None or run.operation.params["template"]):
+            wanted = template or rollouts.NO_TEMPLATE
+            await self._services.runtime.apply(Release(run.app, run.id, image, wanted, workload))
         else:
             expected = previous["digest"] if previous else None
-            await self._services.runtime.set_image(run.app, image, run.id, expected_digest=expected)
+            resume = bool(run.operation.params.get("resume"))
+            switch = Switch(run.app, run.id, image, workload, expected, resume)
+            await self._services.runtime.set_image(switch)
         run.output.line(f"image changed to {image.tag}")
 
     async def rollout(self, run: Run) -> None:
@@ -130,12 +125,13 @@ class RollbackSteps:
         own = await self._own(run)
         template = rollouts.template_of(own.template)
         timeout_s = template.rollout_timeout_s if template else 300.0
-        await rollouts.see_through(run, self._services, await self._image(own), timeout_s)
-        run.state["rolledOut"] = True
+        try:
+            await rollouts.see_through(run, self._services, image_of(own), timeout_s)
+        except RolloutFailed as failed:
+            await self._partly(run, failed)
+            raise
         async with run.transaction() as transaction:
-            await transaction.save(run.state)
-            await transaction.make_live()
-            await transaction.update_deployment(status=Status.BAKING.value)
+            await rollouts.rolled_out(run, self._services, transaction)
             if run.state["goesBack"] and run.state["replaces"]:
                 why = f"rolled back from by {run.operation.requested_by}"
                 reason = f": {run.operation.reason}" if run.operation.reason else ""
@@ -144,13 +140,31 @@ class RollbackSteps:
                 await transaction.lift_quarantine(own.image_tag)
             await transaction.mark(committed=True)
 
+    async def _partly(self, run: Run, failed: RolloutFailed) -> None:
+        """Where some of the target answers requests, it stays. Raises RolloutFailed, reason `partial`."""
+        if failed.facts.get("reason") in ("superseded", "deleted"):
+            return
+        available = await self._services.runtime.available(run.app, run.id)
+        if not available:
+            return
+        await run.checkpoint(partial=True)
+        raise RolloutFailed(
+            f"{failed.message} {available} replicas of it are available, so it stays.",
+            hint=f"`norn status {run.app}`; {failed.hint}",
+            **failed.facts | {"reason": "partial", "cause": failed.facts.get("reason")},
+        ) from failed
+
     async def put_back(self, run: Run) -> None:
         if run.state["ensured"]:
             return
-        await rollouts.put_back(run, self._services)
+        if run.state.get("partial"):
+            run.output.line("some of it is available: it stays as it is")
+            return
+        await rollouts.put_back(run, self._services, template=bool(run.operation.params["template"]))
 
     async def bake(self, run: Run) -> None:
         """Watch its health; what fails now stays, and is said: nothing goes to and fro by itself."""
+        await rollouts.note_way_back(run, self._services)
         bake_s = await self._bake_s(run)
         await rollouts.bake(run, self._services, bake_s)
         run.state["proven"] = True
@@ -158,5 +172,5 @@ class RollbackSteps:
     async def _bake_s(self, run: Run) -> float:
         own = await self._own(run)
         app = await self._services.source.app(run.app)
-        spec = await self._services.source.infraspec(app, own.commit_sha)
+        spec = await self._services.source.infraspec(app, own.commit_sha or None)
         return spec.rollback.bake_s

@@ -31,6 +31,8 @@ class RollbackRequest:
     template: bool = False
     reason: str = ""
     force: bool = False
+    resume: bool = False
+    """Let rollouts that somebody has paused go on."""
     dry_run: bool = False
 
     @property
@@ -95,7 +97,8 @@ class Reply:
 async def request_rollback(services: Services, request: RollbackRequest, caller: Caller) -> Reply:
     """Accept a rollback; it begins at once, whatever deploy is in its way.
 
-    Raises UnknownApp, UnknownVersion, AmbiguousVersion, ImageMissing, NothingToRollBackTo, Stale, Unsafe, Busy.
+    Raises UnknownApp, UnknownVersion, AmbiguousVersion, ImageMissing, NothingToRollBackTo, Stale, Unsafe, Paused,
+    Busy, RuntimeUnavailable.
     """
     app = await services.source.app(request.app)
     reply: Reply | None = None
@@ -137,6 +140,8 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
             verdict=plan.verdict.to_json(),
             target=plan.target.to_json(),
         )
+    if not request.resume:
+        await services.runtime.refuse_paused(app)
     if request.dry_run:
         return Reply(None, plan=plan)
     return await _take(services, app, request, caller, plan, active, recorded)
@@ -167,20 +172,22 @@ async def _plan(
     stop: Sequence[Operation],
 ) -> Plan:
     now = await services.store.now()
+    found = await services.runtime.findings(app)
     if request.version is not None:
-        target = targets.named_target(await find_version(services, app, request.version), request.version, live, now)
-        return Plan(target, live, verdict_of(target.findings), tuple(stop))
+        chosen, doubts = await find_version(services, app, request.version)
+        target = targets.named_target(chosen, request.version, live, now)
+        return Plan(target, live, verdict_of((*target.findings, *doubts, *found)), tuple(stop))
     unfinished = next((operation for operation in stop if not operation.committed), None)
     if unfinished is not None and unfinished.kind is OperationKind.DEPLOY:
         target = await _ensured(services, app, unfinished, live, now)
-        return Plan(target, live, verdict_of(()), tuple(stop), ensure=True)
+        return Plan(target, live, verdict_of(found), tuple(stop), ensure=True)
     seen = live
     if unfinished is not None and unfinished.kind is OperationKind.ROLLBACK:
         seen = await _as_if_rolled_back(services, unfinished)  # further than where that one goes
     choice = await find_target(services, app, seen, now)
     if isinstance(choice, NoTarget):
         raise nothing_to_roll_back_to(app, choice)
-    return Plan(choice, live, verdict_of(choice.findings), tuple(stop))
+    return Plan(choice, live, verdict_of((*choice.findings, *found)), tuple(stop))
 
 
 async def _as_if_rolled_back(services: Services, running: Operation) -> LiveVersion | None:
@@ -237,7 +244,7 @@ async def _take(
         if await transaction.live_deployment_id() != (recorded.id if recorded else None):
             return None
         params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
-                  "template": request.template}  # fmt: skip
+                  "template": request.template, "resume": request.resume}  # fmt: skip
         await transaction.add_operation(operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
         await transaction.add_deployment(
             operation_id,

@@ -11,24 +11,27 @@ from norn.domain.deployments import Status, rfc3339
 from norn.domain.durations import format_duration
 from norn.domain.images import Image
 from norn.domain.operations import OperationStatus
-from norn.domain.ports import Release, Template
+from norn.domain.ports import Release, Switch, Template
 from norn.domain.store import NOW, Fenced
-from norn.domain.targets import LiveVersion
-from norn.errors import BakeFailed, RolloutFailed
+from norn.domain.targets import LiveVersion, Target
+from norn.errors import BakeFailed, NornError, RolloutFailed
 from norn.operations.procedures import Outcome, Run
 from norn.operations.services import Services
+from norn.operations.versions import find_target, image_of, live_version
 
 HEALTH_INTERVAL_S = 1.0
 FAILURES_IN_A_ROW = 3
 RESTARTS_ALLOWED = 2
 _LOOK_EVERY_S = 10
+NO_TEMPLATE = Template("worker", 1, None, None, {}, (), 300.0)
+"""Of a version that Norn has not deployed: how it is run stands in its workload."""
 
 
 def template_of(deployment_template: Mapping[str, Any] | None) -> Template | None:
     return Template.from_json(deployment_template) if deployment_template is not None else None
 
 
-def remembered(live: LiveVersion | None) -> dict[str, Any] | None:
+async def remembered(services: Services, app: str, live: LiveVersion | None) -> dict[str, Any] | None:
     """What a run has to know of the version that was live before it, to put it back, after a crash, too."""
     if live is None:
         return None
@@ -39,6 +42,7 @@ def remembered(live: LiveVersion | None) -> dict[str, Any] | None:
         "digest": live.digest,
         "commitSha": known.commit_sha if known else "",
         "template": dict(known.template) if known and known.template else None,
+        "workload": dict(await services.runtime.workload(app)),
     }
 
 
@@ -56,25 +60,52 @@ async def see_through(run: Run, services: Services, image: Image, timeout_s: flo
     await run.output.flush()  # whoever waits for the commitment that follows has seen it all
 
 
-async def put_back(run: Run, services: Services) -> None:
-    """Make sure that what was live before this operation is live again."""
+async def put_back(run: Run, services: Services, *, template: bool = True) -> None:
+    """Make sure that what was live before this operation is live again, under the template that it had.
+
+    Without `template` the image alone is put back, as the image alone was changed.
+    """
     previous = run.state.get("previous")
     live = await services.runtime.live(run.app)
     if live is None or live.deployment_id != run.id or previous is None:
-        await services.runtime.put_back(run.app, run.id, run.output.write)
+        workload = previous.get("workload") if previous and template else None
+        await services.runtime.put_back(run.app, run.id, workload, run.output.write)
         run.output.line(f"{live.image_tag} was live and stays live" if live else "nothing was live, nothing is")
         return
     image = Image(previous["imageTag"], previous["digest"], previous["commitSha"])
-    template = template_of(previous["template"])
-    before = previous["deploymentId"] or run.id
-    if template is None:
-        await services.runtime.set_image(run.app, image, before, expected_digest=live.digest)
+    before_template = template_of(previous["template"])
+    before, workload = previous["deploymentId"] or run.id, previous.get("workload")
+    if before_template is None:
+        await services.runtime.set_image(Switch(run.app, before, image, workload, live.digest))
         timeout_s = 300.0
     else:
-        await services.runtime.apply(Release(run.app, before, image, template))
-        timeout_s = template.rollout_timeout_s
+        await services.runtime.apply(Release(run.app, before, image, before_template, workload))
+        timeout_s = before_template.rollout_timeout_s
     await services.runtime.watch(run.app, before, timeout_s, run.output.write)
     run.output.line(f"{image.tag} is live again")
+
+
+async def rolled_out(run: Run, services: Services, transaction: Fenced) -> None:
+    """The operation's own deployment is live from now on; what its runtime has to remember of it is kept."""
+    run.state["rolledOut"] = True
+    workload = dict(await services.runtime.workload(run.app)) or None
+    await transaction.save(run.state)
+    await transaction.make_live()
+    await transaction.update_deployment(status=Status.BAKING.value, workload=workload)
+
+
+async def note_way_back(run: Run, services: Services) -> None:
+    """Leave a note in the runtime of where a rollback would go to, for the day on which Norn itself is down."""
+    choice = await find_target(services, run.app, await live_version(services, run.app))
+    way_back = None
+    if isinstance(choice, Target):
+        found = choice.deployment
+        template = template_of(found.template) or NO_TEMPLATE
+        way_back = Release(run.app, found.id, image_of(found), template, found.workload)
+    try:
+        await services.runtime.note_way_back(run.app, way_back)
+    except NornError as error:
+        run.output.line(f"[the way back could not be noted in the cluster: {error.message}]")
 
 
 async def bake(run: Run, services: Services, bake_s: float) -> None:

@@ -40,7 +40,8 @@ def snapshot_procedure(services: Services) -> Procedure:
         database = await services.databases.ensure(run.app, service)
         live = await live_version(services, run.app)
         sha = live.deployment.commit_sha[:TAG_LENGTH] if live and live.deployment else _NO_COMMIT
-        taken = await services.snapshots.take(database, sha, await services.store.now(), run.output.write)
+        async with services.databases.alone(database, run.output.write):
+            taken = await services.snapshots.take(database, sha, await services.store.now(), run.output.write)
         run.state["result"] = {"name": taken.name, "sizeBytes": taken.size_bytes}
         async with run.transaction() as transaction:
             await transaction.add_snapshot(taken, run.operation.reason or "by hand")

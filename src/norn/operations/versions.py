@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from norn.domain.deployments import Deployment
-from norn.domain.images import MIN_PREFIX, commit_prefix
+from norn.domain.images import MIN_PREFIX, Image, commit_prefix
+from norn.domain.ports import Found, Presence
 from norn.domain.targets import LiveVersion, NoTarget, Target, choose_target
+from norn.domain.verdict import Finding, Level
 from norn.errors import AmbiguousVersion, ImageMissing, UnknownVersion
 from norn.operations.services import Services
 
@@ -38,18 +41,41 @@ async def find_target(
             choice = choose_target(history, live, quarantined=quarantined, missing=frozenset(missing), now=now)
             if not isinstance(choice, Target):
                 break
-            if await services.images.find(app, choice.deployment.image_tag) is not None:
-                if choice.deployment.known_good or len(history) < size:
-                    return choice
-                break  # further back there may be one that is proven
-            missing.add(choice.deployment.image_tag)
+            found = await services.images.look(app, image_of(choice.deployment))
+            if found.presence is Presence.GONE:
+                missing.add(choice.deployment.image_tag)
+                continue
+            if choice.deployment.known_good or len(history) < size:
+                return replace(choice, findings=(*choice.findings, *doubts(choice.deployment, found)))
+            break  # further back there may be one that is proven
         if len(history) < size:
             return choice
     return choice
 
 
-async def find_version(services: Services, app: str, version: str) -> Deployment:
+def image_of(deployment: Deployment) -> Image:
+    """The image of a deployment that was built."""
+    return Image(deployment.image_tag, deployment.digest or "", deployment.commit_sha)
+
+
+def doubts(deployment: Deployment, found: Found) -> tuple[Finding, ...]:
+    """A caution where nobody can say whether the image still exists: somebody else's outage is no reason to stop."""
+    if found.presence is not Presence.UNKNOWN:
+        return ()
+    return (
+        Finding(
+            "image_unverified",
+            Level.CAUTION,
+            f"Whether the image {deployment.image_tag} still exists could not be found out: {found.why}.",
+            {"imageTag": deployment.image_tag},
+        ),
+    )
+
+
+async def find_version(services: Services, app: str, version: str) -> tuple[Deployment, tuple[Finding, ...]]:
     """The deployment that somebody calls by an image tag, a unique prefix of a commit, or a deployment id.
+
+    With what is doubtful about it.
 
     Raises UnknownVersion, AmbiguousVersion (both with `candidates`) and ImageMissing.
     """
@@ -57,6 +83,8 @@ async def find_version(services: Services, app: str, version: str) -> Deployment
     if deployment is None or deployment.app != app:
         prefix = commit_prefix(app, version)
         found = await services.store.versions(app, prefix) if prefix else []
+        if not found:
+            found = await services.store.versions_of_tag(app, version) if version.isprintable() else []
         if len(found) > 1:
             raise AmbiguousVersion(
                 f"{version!r} is the beginning of several versions of {app}.",
@@ -75,11 +103,12 @@ async def find_version(services: Services, app: str, version: str) -> Deployment
                 candidates=candidates,
             )
         deployment = found[0]
-    if deployment.digest is None or await services.images.find(app, deployment.image_tag) is None:
+    there = await services.images.look(app, image_of(deployment)) if deployment.digest is not None else None
+    if there is None or there.presence is Presence.GONE:
         raise ImageMissing(
             f"{deployment.image_tag} is in the history, but its image does not exist.",
             hint=f"`norn deploy {app} {deployment.commit_sha[:12]}` builds it again; "
             f"`norn artifacts {app}` lists what is kept.",
             imageTag=deployment.image_tag,
         )
-    return deployment
+    return deployment, doubts(deployment, there)

@@ -22,7 +22,7 @@ from norn.adapters.local import files, seal
 from norn.adapters.local.state import check_app_name
 from norn.domain.images import Image, commit_prefix, image_tag
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Output, Template
+from norn.domain.ports import Found, Output, Presence, Template
 from norn.errors import AppTestsFailed, BuildFailed, ImageMissing, ProgramFailed, ProgramMissing, RuntimeUnavailable
 
 _SHA = re.compile(r"[0-9a-f]{12}\Z")
@@ -35,6 +35,16 @@ class LocalImages:
         self._root = home / "images"
 
     # ---- the protocol ----------------------------------------------------------------------------------------
+
+    def tag(self, app: str, commit_sha: str) -> str:
+        """Without a registry in front: images stay on this machine."""
+        return image_tag(app, commit_sha)
+
+    async def look(self, app: str, image: Image) -> Found:
+        """Whether it is on this disk."""
+        found = await self.find(app, image.tag)
+        same = found is not None and found.digest == image.digest
+        return Found(Presence.PRESENT if same else Presence.GONE)
 
     async def find(self, app: str, tag: str) -> Image | None:
         """The image under that tag, None where it does not exist (any longer)."""

@@ -18,8 +18,9 @@ from norn.adapters.local.readiness import ask_replica
 from norn.adapters.local.state import Active, Desired
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Health, Live, Output, Release
-from norn.errors import ImageMissing, NornError, RolloutFailed, Stale
+from norn.domain.ports import Health, Live, Output, Release, Switch, Template, Workload
+from norn.domain.verdict import Finding
+from norn.errors import ImageMissing, NornError, NotPossible, RolloutFailed, Stale
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +85,31 @@ class LocalRuntime:
             return f"it ended ({status.last_exit}) and is started again", status.restarts
         return await ask_replica(instance, active.template) or "", status.restarts
 
+    async def findings(self, app: str) -> Sequence[Finding]:
+        """Nothing: nobody else changes what runs here."""
+        return ()
+
+    async def refuse_paused(self, app: str) -> None:
+        """Rollouts of this runtime cannot be paused."""
+
+    async def foreign(self, app: str) -> bool:
+        """Never: what others run on this machine is no app."""
+        return False
+
+    async def adopt(self, app: str, deployment_id: str, container: str | None) -> Image:
+        """Raises NotPossible: there is nothing to be adopted on this runtime."""
+        raise NotPossible(
+            "Adopting is for Kubernetes Deployments that somebody else has made.",
+            hint=f"This server runs apps as local processes: `norn deploy {app}`.",
+        )
+
+    async def workload(self, app: str) -> Workload:
+        """Empty: image and template say it all."""
+        return {}
+
+    async def note_way_back(self, app: str, way_back: Release | None) -> None:
+        """Nothing: without its server nobody could do anything with it."""
+
     async def preflight(self, spec: Infraspec) -> None:
         """Whether the app's port could be had. Raises PortInUse, RolloutFailed."""
         if spec.role == "webserver" and spec.port is not None:
@@ -95,19 +121,21 @@ class LocalRuntime:
         """A deploy: durable on return; `watch` brings it about. Raises ImageMissing."""
         await self._accept(self._app(release.app), _Change(release.deployment_id, release))
 
-    async def set_image(self, app: str, image: Image, deployment_id: str, *, expected_digest: str | None) -> None:
+    async def set_image(self, switch: Switch) -> None:
         """A rollback: the template stays as it is live. Raises Stale, ImageMissing, RolloutFailed."""
+        app, image, deployment_id = switch.app, switch.image, switch.deployment_id
         found = self._app(app)
         active, pending = found.files.active(), found.files.pending()
         latest = pending or (active.as_desired() if active else None)
         if latest and latest.change_id == deployment_id and latest.image.digest == image.digest:
             return  # accepted before the server was interrupted
-        if expected_digest is not None and (active is None or active.image.digest != expected_digest):
+        expected = switch.expected_digest
+        if expected is not None and (active is None or active.image.digest != expected):
             now = active.image.tag if active else "nothing"
             raise Stale(
-                f"{app} was to be changed from {expected_digest}, but {now} is live.",
+                f"{app} was to be changed from {expected}, but {now} is live.",
                 hint="Look again at what is live, and decide anew.",
-                expected=expected_digest,
+                expected=expected,
                 live=active.image.digest if active else None,
             )
         if active is None:
@@ -161,7 +189,11 @@ class LocalRuntime:
                 )
             await found.settle(active, output)
 
-    async def put_back(self, app: str, deployment_id: str, output: Output) -> None:
+    async def available(self, app: str, deployment_id: str) -> int:
+        """None, ever: the proxy switches to all of a version or to nothing of it."""
+        return 0
+
+    async def put_back(self, app: str, deployment_id: str, previous: Workload | None, output: Output) -> None:
         """What is live stays live, alone: a change that is not live yet is forgotten, its processes are stopped."""
         found = self._app(app)
         async with found.lock:
@@ -171,13 +203,19 @@ class LocalRuntime:
 
     # ---- using an image --------------------------------------------------------------------------------------
 
+    async def job_runs(self, app: str, name: str, operation_id: str) -> bool:
+        """Never: a job ends with the server that began it."""
+        return False
+
     async def run_job(
-        self, app: str, name: str, image: Image, command: Sequence[str], env: Mapping[str, str], output: Output
+        self, release: Release, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
     ) -> None:
         """Run a command in an image to its end, with the environment that the image's own infraspec gives the app.
 
-        Nothing of it is left after that. Raises ProgramFailed, ProgramMissing, ImageMissing.
+        Ends with the caller: cancelled, or its server killed, nothing of it is left. Raises ProgramFailed,
+        ProgramMissing, ImageMissing.
         """
+        app, image = release.app, release.image
         found = self._app(app)
         await asyncio.to_thread(found.prepare)
         template = self._machine.images.template(app, image.tag)
@@ -185,6 +223,14 @@ class LocalRuntime:
         whole = await found.environment(template) | dict(env)
         output(f"{name}: running in {image.tag}\n")
         await programs.run(command, env=whole, cwd=cwd, account=accounts.for_apps(), output=output, tethered=True)
+
+    async def end_job(self, app: str, name: str, operation_id: str) -> None:
+        """Nothing is left of a job."""
+
+    async def database_url(self, spec: Infraspec) -> str | None:
+        """DATABASE_URL as the app's processes get it."""
+        environment = await self._machine.environment(spec.app, Template.of(spec))
+        return environment.get("DATABASE_URL")
 
     def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
         """The last `tail` lines of the live processes' output, then, with `follow`, more as it comes."""

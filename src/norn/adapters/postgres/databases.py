@@ -17,9 +17,10 @@ from psycopg.rows import TupleRow
 
 from norn.adapters.secrets import keep
 from norn.domain.infraspec import PostgresService
-from norn.domain.ports import AppDatabase
+from norn.domain.ports import AppDatabase, Output
 from norn.errors import NotPossible, Unavailable
 
+_ALONE = 0x6E6F726E  # "norn", for pg_advisory_lock: one operation on a database at a time
 _LOCK = 0x6E6F7264  # "nord", for pg_advisory_lock: databases are made one at a time
 _CONNECT_TIMEOUT_S = 10
 _NAME_MAX = 63  # NAMEDATALEN - 1
@@ -39,11 +40,14 @@ class PostgresDatabases:
         server_url: the URL of a role there that may make databases and roles; asked for each time, since it may have
             to be started.
         passwords: a private directory for the passwords of the apps' roles.
+        apps_url: a URL of the same server as the apps reach it, where that is another one; only its host and port
+            count.
     """
 
-    def __init__(self, server_url: Callable[[], Awaitable[str]], passwords: Path) -> None:
+    def __init__(self, server_url: Callable[[], Awaitable[str]], passwords: Path, apps_url: str | None = None) -> None:
         self._server_url = server_url
         self._passwords = passwords
+        self._apps_url = apps_url
 
     async def ensure(self, app: str, service: PostgresService) -> AppDatabase:
         """The app's database; made, with its role, where it is missing.
@@ -61,7 +65,7 @@ class PostgresDatabases:
             await _ensure_role(connection, role, password)
             await _ensure_database(connection, service.database, role)
             version = connection.info.server_version
-        url = _url(server_url, service.database, role, password)
+        url = _url(server_url, self._apps_url, service.database, role, password)
         return AppDatabase(app, service.database, url, make_conninfo(server_url, dbname=service.database), version)
 
     async def _given(self, app: str, service: PostgresService, url: str) -> AppDatabase:
@@ -85,6 +89,29 @@ class PostgresDatabases:
                 (database.name, application_name),
             )
             return len(await cursor.fetchall())
+
+    @asynccontextmanager
+    async def alone(self, database: AppDatabase, output: Output) -> AsyncIterator[None]:
+        """Holds an advisory lock of that database (they are per database), which ends with the session."""
+        async with _connected(database.admin_url) as connection:
+            cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (_ALONE,))
+            row = await cursor.fetchone()
+            if row is None or not row[0]:
+                output(f"waiting for another operation on the database {database.name}\n")
+                await connection.execute("SELECT pg_advisory_lock(%s)", (_ALONE,))
+            yield
+
+    async def identity(self, url: str) -> str | None:
+        """System identifier and database name; None where the server cannot be reached or does not say."""
+        try:
+            async with _connected(url) as connection:
+                cursor = await connection.execute(
+                    "SELECT system_identifier, current_database() FROM pg_control_system()"
+                )
+                row = await cursor.fetchone()
+        except (Unavailable, psycopg.Error):
+            return None
+        return f"{row[0]}/{row[1]}" if row else None
 
     def _password(self, app: str) -> str:
         path = self._passwords / app
@@ -146,9 +173,11 @@ async def _ensure_database(connection: Connection, name: str, role: str) -> None
         )
 
 
-def _url(server_url: str, database: str, role: str, password: str) -> str:
+def _url(server_url: str, apps_url: str | None, database: str, role: str, password: str) -> str:
     """What the app gets as DATABASE_URL, in the form that every driver reads."""
-    info: dict[str, Any] = conninfo_to_dict(server_url)
-    host, port = info.get("host") or "127.0.0.1", info.get("port") or os.environ.get("PGPORT") or 5432
+    ours: dict[str, Any] = conninfo_to_dict(server_url)
+    theirs: dict[str, Any] = conninfo_to_dict(apps_url) if apps_url else {}
+    host = theirs.get("host") or ours.get("host") or "127.0.0.1"
+    port = theirs.get("port") or ours.get("port") or os.environ.get("PGPORT") or 5432
     shown = f"[{host}]" if ":" in str(host) else host
     return f"postgresql://{role}:{password}@{shown}:{port}/{database}"

@@ -162,6 +162,12 @@ SELECT * FROM (SELECT DISTINCT ON (commit_sha) * FROM deployments
                ORDER BY commit_sha, rolled_out_at IS NULL, seq DESC) newest
 ORDER BY seq DESC LIMIT %(limit)s
 """
+VERSIONS_OF_TAG: LiteralString = """
+SELECT * FROM (SELECT DISTINCT ON (digest) * FROM deployments
+               WHERE app = %(app)s AND image_tag = %(image_tag)s
+               ORDER BY digest, rolled_out_at IS NULL, seq DESC) newest
+ORDER BY seq DESC LIMIT 10
+"""
 QUARANTINED: LiteralString = "SELECT * FROM quarantine WHERE app = %(app)s ORDER BY since DESC"
 SNAPSHOTS: LiteralString = "SELECT * FROM snapshots WHERE app = %(app)s ORDER BY taken_at DESC"
 

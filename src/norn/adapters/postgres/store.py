@@ -200,6 +200,10 @@ class PostgresStore:
         rows = await self._all(queries.VERSIONS, app=app, prefix=f"{commit_prefix}%", limit=limit)
         return [to_deployment(row) for row in rows]
 
+    async def versions_of_tag(self, app: str, image_tag: str) -> Sequence[Deployment]:
+        rows = await self._all(queries.VERSIONS_OF_TAG, app=app, image_tag=image_tag)
+        return [to_deployment(row) for row in rows]
+
     async def quarantined(self, app: str) -> Sequence[Quarantine]:
         return [to_quarantine(row) for row in await self._all(queries.QUARANTINED, app=app)]
 

@@ -16,7 +16,7 @@ from norn.domain.ports import SnapshotFile
 from norn.domain.store import NOW
 from norn.errors import NotPossible
 
-_JSON_COLUMNS = {"template", "target", "verdict", "error"}
+_JSON_COLUMNS = {"template", "target", "verdict", "error", "workload"}
 
 
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:

@@ -1,0 +1,1 @@
+"""The Kubernetes runtime: apps as Kubernetes Deployments of one namespace."""

@@ -1,0 +1,249 @@
+"""Changes a Kubernetes Deployment: the image alone, a whole template, or what the infraspec declares.
+
+Each change looks first, so that it may be asked for again after a crash or a lost answer, and says in its
+preconditions what it saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from norn.adapters.kubernetes import manifests
+from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict, PatchTestFailed
+from norn.adapters.kubernetes.reflector import Mirror
+from norn.adapters.kubernetes.resources import Deployment, Object
+from norn.adapters.kubernetes.workload import (
+    CHANGE,
+    DEPLOYMENT,
+    LIVE,
+    PREFIX,
+    RESTARTED,
+    Note,
+    Workload,
+    annotate,
+    image_patch,
+    made_live,
+    reference_of,
+    template_patch,
+    unchanged_since,
+)
+from norn.domain.ports import Release, Switch
+from norn.errors import Busy, ForeignFields, Paused, RolloutFailed
+
+_LOOKS = 4
+"""How often a change looks again when somebody else was quicker."""
+
+
+class Changes:
+    def __init__(self, cluster: Cluster, mirror: Mirror) -> None:
+        self._cluster = cluster
+        self._mirror = mirror
+
+    async def _workload(self, app: str, *, fresh: bool) -> Workload:
+        obj = await (self._mirror.refresh(app) if fresh else self._mirror.deployment(app))
+        if obj is None:
+            raise nothing_there(app)
+        return Workload(obj)
+
+    async def _patch(self, workload: Workload, operations: Sequence[Object]) -> None:
+        obj = await self._cluster.json_patch(Deployment, workload.name, operations)
+        if obj is None:
+            raise nothing_there(workload.name)
+        self._mirror.deployments.put(obj)
+
+    # ---- the image alone -----------------------------------------------------------------------------------------
+
+    async def switch(self, switch: Switch, refuse: Callable[[Workload], None]) -> None:
+        """Change the image of the app's containers, and nothing else, from what was seen live.
+
+        `refuse` raises where what is there is not what the caller saw. Raises RolloutFailed, Busy.
+        """
+        tries = 0
+
+        async def attempt() -> None:
+            nonlocal tries
+            for _ in range(_LOOKS):
+                tries += 1
+                workload = await self._workload(switch.app, fresh=tries > 1)
+                if workload.change is not None and workload.change.deployment_id == switch.deployment_id:
+                    return  # carried out before the answer was lost
+                refuse(workload)
+                images = images_for(workload, switch)
+                note = Note(switch.deployment_id, switch.image.tag, switch.image.digest, images)
+                cause = f"norn rollback to {switch.image.tag} ({switch.deployment_id})"
+                try:
+                    await self._patch(workload, image_patch(workload, images, note, cause, resume=switch.resume))
+                    return
+                except PatchTestFailed:
+                    continue  # somebody was quicker, or the copy was old: look again, and decide again
+            raise Busy(
+                f"Somebody else changes {switch.app} all the time: {_LOOKS} attempts failed.",
+                hint="Look for another deploy tool.",
+            )
+
+        await self._cluster.patiently(attempt)
+
+    # ---- more than the image -------------------------------------------------------------------------------------
+
+    async def restore(self, release: Release, template: Object, images: Mapping[str, str]) -> None:
+        """Bring back a pod template as it was recorded, whole."""
+
+        async def attempt() -> None:
+            for _ in range(_LOOKS):
+                workload = await self._workload(release.app, fresh=True)
+                if workload.change is not None and workload.change.deployment_id == release.deployment_id:
+                    if workload.pod_template == template:
+                        return
+                note = Note(release.deployment_id, release.image.tag, release.image.digest, images)
+                cause = f"norn rollback to {release.image.tag} with its template ({release.deployment_id})"
+                try:
+                    await self._patch(workload, template_patch(workload, template, note, cause))
+                    return
+                except PatchTestFailed:
+                    continue
+            raise Busy(f"Somebody else changes {release.app} all the time.", hint="Look for another deploy tool.")
+
+        await self._cluster.patiently(attempt)
+
+    async def apply(self, release: Release) -> None:
+        """Make or change the Deployment as the infraspec says; `replicas` only where Norn makes it.
+
+        Raises ForeignFields where somebody else has set one of the fields to something else.
+        """
+        wanted = manifests.deployment(release)
+
+        async def attempt() -> None:
+            before = await self._mirror.refresh(release.app)
+            force = False
+            try:
+                obj = await self._cluster.apply(Deployment, wanted)
+            except Conflict as conflict:
+                refuse_foreign(release, conflict)
+                force = True
+            if force:
+                obj = await self._cluster.apply(Deployment, wanted, force=True)
+            replicas = release.template.replicas
+            # Sent once, by a patch of its own: a crash in between finds an object that nothing has rolled out on.
+            new = before is None or LIVE not in Workload(before).annotations
+            if new and obj["spec"].get("replicas") != replicas:
+                operations: list[Object] = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
+                obj = await self._cluster.json_patch(Deployment, release.app, operations) or obj
+            self._mirror.deployments.put(obj)
+
+        await self._cluster.patiently(attempt)
+
+    async def preview(self, release: Release) -> None:
+        """Ask the API server whether `apply` would go through. Raises ForeignFields, ClusterRefused."""
+        try:
+            await self._cluster.apply(Deployment, manifests.deployment(release), dry_run=True)
+        except Conflict as conflict:
+            refuse_foreign(release, conflict)
+
+    async def restart(self, app: str, operation_id: str) -> None:
+        """New pods of the same image: the one change of the pod template that is meant to make them."""
+
+        async def attempt() -> None:
+            for _ in range(_LOOKS):
+                workload = await self._workload(app, fresh=True)
+                if workload.foreign or workload.live is None:
+                    raise nothing_live(app)
+                if workload.annotations.get(DEPLOYMENT) == operation_id:
+                    return
+                if workload.paused:
+                    raise paused(app)
+                note = workload.live  # a restart is an operation, and no version
+                metadata = workload.pod_template.get("metadata") or {}
+                operations = unchanged_since(workload)
+                if "annotations" not in metadata:
+                    operations.append({"op": "add", "path": "/spec/template/metadata/annotations", "value": {}})
+                name = RESTARTED.replace("/", "~1")
+                operations.append(
+                    {"op": "add", "path": f"/spec/template/metadata/annotations/{name}", "value": operation_id}
+                )
+                values = {DEPLOYMENT: operation_id, CHANGE: note.to_text()}
+                try:
+                    await self._patch(workload, [*operations, *annotate(workload, values)])
+                    return
+                except PatchTestFailed:
+                    continue
+            raise Busy(f"Somebody else changes {app} all the time.", hint="Look for another deploy tool.")
+
+        await self._cluster.patiently(attempt)
+
+    # ---- notes ---------------------------------------------------------------------------------------------------
+
+    async def note(self, app: str, values: Mapping[str, str | None]) -> None:
+        """Set annotations of the object; nothing that runs notices."""
+
+        async def attempt() -> None:
+            await self._cluster.merge_patch(Deployment, app, {"metadata": {"annotations": dict(values)}})
+
+        await self._cluster.patiently(attempt)
+        await self._mirror.refresh(app)
+
+    async def note_live(self, workload: Workload) -> None:
+        """What was accepted last has rolled out."""
+        note = workload.change
+        assert note is not None
+        live = workload.live
+        if live is not None and (live.deployment_id, live.containers) == (note.deployment_id, note.containers):
+            return  # a restart is no new version
+        await self.note(workload.name, made_live(note, datetime.now(UTC)))
+
+
+def images_for(workload: Workload, switch: Switch) -> dict[str, str]:
+    """Which containers get which image: those recorded for the target, by name; else those that are Norn's now.
+
+    Raises RolloutFailed where a recorded container is no longer there.
+    """
+    recorded = dict((switch.workload or {}).get("containers") or {})
+    if not recorded:
+        return dict.fromkeys(workload.managed, reference_of(switch.image))
+    missing = sorted(key for key in recorded if key not in workload.containers)
+    if missing:
+        raise RolloutFailed(
+            f"{switch.image.tag} ran in {', '.join(missing)}, which the pod template no longer has.",
+            reason="template_incompatible",
+            hint=f"`norn rollback {switch.app} --to {switch.image.tag} --template` brings its whole template back.",
+        )
+    return recorded
+
+
+def refuse_foreign(release: Release, conflict: Conflict) -> None:
+    """Norn's own image, notes and earlier patches are Norn's to set; all else that others own is theirs."""
+    foreign = [
+        {"manager": manager, "field": field}
+        for manager, field in conflict.causes
+        if manager != MANAGER and not _own_field(field, release.app)
+    ]
+    if foreign and not release.force:
+        named = "; ".join(f"{item['field']} ({item['manager']})" for item in foreign)
+        raise ForeignFields(
+            f"Others have set what the infraspec of {release.app} sets, too: {named}.",
+            hint=f"Take it out of the infraspec, or `norn deploy {release.app} --force` sets it as the infraspec says.",
+            fields=foreign,
+        )
+
+
+def _own_field(field: str, app: str) -> bool:
+    image = field == f'.spec.template.spec.containers[name="{app}"].image'
+    return image or field.startswith((f".metadata.annotations.{PREFIX}", ".metadata.annotations.kubernetes.io/change"))
+
+
+def paused(app: str) -> Paused:
+    return Paused(
+        f"The rollouts of the Kubernetes Deployment {app} are paused: it would take the change, and nothing would run.",
+        hint=f"`norn rollback {app} --resume` lets them go on with the rollback; "
+        f"`kubectl rollout resume deployment/{app}` as they are.",
+    )
+
+
+def nothing_there(app: str) -> RolloutFailed:
+    return RolloutFailed(
+        f"There is no Kubernetes Deployment {app}.", reason="deleted", hint=f"`norn deploy {app}` makes it."
+    )
+
+
+def nothing_live(app: str) -> RolloutFailed:
+    return RolloutFailed(f"Nothing of {app} is live.", reason="nothing_live", hint=f"Deploy it: `norn deploy {app}`.")

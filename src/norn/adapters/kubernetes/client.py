@@ -1,0 +1,254 @@
+"""The connection to the API server: which one, who asks, and what its answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import yaml
+from lightkube import AsyncClient
+from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfig
+from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.types import CascadeType, PatchType
+
+from norn.adapters.kubernetes.resources import Deployment, Kind, Object
+from norn.errors import ClusterRefused, RuntimeUnavailable, SettingInvalid
+
+MANAGER = "norn"
+"""The field manager of everything that Norn writes."""
+PATIENCE_S = 45.0
+"""How long a change is tried again while the API server does not answer: the time that one takes to restart."""
+_REQUEST_S = 5.0
+_PAUSES_S = (0.1, 0.3, 1.0, 2.0)
+_PASSING = frozenset({429, 500, 502, 503, 504})
+_TEST_FAILED = 422
+T = TypeVar("T")
+
+
+class PatchTestFailed(Exception):
+    """A `test` of a JSON patch did not hold (RFC 6902, section 4.6), or the object is not as the patch wants it."""
+
+
+class Conflict(Exception):
+    """Other field managers own what was to be applied."""
+
+    def __init__(self, causes: Sequence[tuple[str, str]]) -> None:
+        super().__init__("conflict")
+        self.causes = causes
+        """(manager, field path) each."""
+
+
+def load_config(context: str | None, environment: Mapping[str, str] = os.environ) -> SingleConfig:
+    """KUBECONFIG (several files merged as kubectl does), else the service account here, else ~/.kube/config.
+
+    Raises SettingInvalid.
+    """
+    named = [path for path in environment.get("KUBECONFIG", "").split(os.pathsep) if path]
+    try:
+        if not named and (Path(SERVICE_ACCOUNT) / "token").exists():
+            config = KubeConfig.from_service_account()
+        else:
+            config = _merged([Path(path) for path in named] or [Path("~/.kube/config").expanduser()])
+        found = config.get(context)
+    except (ConfigError, KeyError, OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise SettingInvalid(
+            f"The kubeconfig cannot be used: {error}.",
+            hint="Look at KUBECONFIG and NORN_KUBE_CONTEXT; `kubectl config get-contexts` lists the contexts.",
+        ) from error
+    assert found is not None
+    plugin = found.user.exec if found.user is not None else None
+    if plugin is not None and plugin.apiVersion == "client.authentication.k8s.io/v1":
+        # It differs from v1beta1, which is all that lightkube knows, in nothing that matters for tokens.
+        plugin.apiVersion = "client.authentication.k8s.io/v1beta1"
+    return found
+
+
+def _merged(paths: Sequence[Path]) -> KubeConfig:
+    """The first file that says something wins, entry by entry."""
+    whole: dict[str, Any] = {}
+    first: Path | None = None
+    for path in paths:
+        if not path.is_file():
+            continue
+        first = first or path
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        whole.setdefault("current-context", document.get("current-context") or None)
+        whole["current-context"] = whole["current-context"] or document.get("current-context")
+        for part in ("clusters", "contexts", "users"):
+            known = {entry["name"] for entry in whole.setdefault(part, [])}
+            whole[part] += [entry for entry in document.get(part) or () if entry["name"] not in known]
+    if first is None:
+        raise ConfigError(f"there is no {' or '.join(map(str, paths))}")
+    return KubeConfig.from_dict(whole, fname=first)
+
+
+class Cluster:
+    """One namespace of a cluster. Connects when first asked; a missing cluster is no reason not to start."""
+
+    def __init__(self, namespace: str, context: str | None = None) -> None:
+        self.namespace = namespace
+        self._context = context
+        self._client: AsyncClient | None = None
+
+    @property
+    def client(self) -> AsyncClient:
+        if self._client is None:
+            config = load_config(self._context)
+            timeout = httpx2.Timeout(_REQUEST_S)
+            try:
+                self._client = AsyncClient(config, namespace=self.namespace, timeout=timeout, field_manager=MANAGER)
+            except (ConfigError, OSError, ValueError) as error:
+                raise SettingInvalid(
+                    f"The kubeconfig cannot be used: {error}.", hint="Try `kubectl get pods`."
+                ) from error
+        return self._client
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    # ---- requests ------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, name: str) -> Object | None:
+        """The object, None where there is none. Raises RuntimeUnavailable, ClusterRefused."""
+        async with translated():
+            try:
+                return await self.client.get(kind, name)
+            except ApiError as error:
+                if error.status.code == 404:
+                    return None
+                raise
+
+    async def list(self, kind: Kind, labels: Mapping[str, str] | None = None) -> Sequence[Object]:
+        async with translated():
+            return [item async for item in self.client.list(kind, labels=dict(labels) if labels else None)]
+
+    async def reachable(self) -> None:
+        """One small request. Raises RuntimeUnavailable, ClusterRefused."""
+        async with translated():
+            async for _ in self.client.list(Deployment, chunk_size=1):
+                break
+
+    async def create(self, obj: Object, kind: Kind) -> Object | None:
+        """The object as it was made; None where there is one of that name already."""
+        async with translated():
+            try:
+                made: Object = await self.client.create(kind.from_dict(obj))
+                return made
+            except ApiError as error:
+                if error.status.code == 409:
+                    return None
+                raise
+
+    async def delete(self, kind: Kind, name: str) -> None:
+        """Delete it and all that it owns; what is not there is deleted already."""
+        async with translated():
+            try:
+                await self.client.delete(kind, name, cascade=CascadeType.BACKGROUND)
+            except ApiError as error:
+                if error.status.code != 404:
+                    raise
+
+    async def json_patch(self, kind: Kind, name: str, operations: Sequence[Object]) -> Object | None:
+        """RFC 6902. Raises PatchTestFailed; None where there is no such object."""
+        return await self._patch(kind, name, list(operations), PatchType.JSON)
+
+    async def merge_patch(self, kind: Kind, name: str, patch: Object) -> Object | None:
+        """RFC 7386; None where there is no such object."""
+        return await self._patch(kind, name, patch, PatchType.MERGE)
+
+    async def _patch(self, kind: Kind, name: str, patch: Any, patch_type: PatchType) -> Object | None:
+        async with translated():
+            try:
+                patched: Object = await self.client.patch(
+                    kind, name, patch, patch_type=patch_type, field_manager=MANAGER
+                )
+                return patched
+            except ApiError as error:
+                if error.status.code == 404:
+                    return None
+                if error.status.code == _TEST_FAILED and patch_type is PatchType.JSON:
+                    raise PatchTestFailed(error.status.message or "") from error
+                raise
+
+    async def apply(self, kind: Kind, obj: Object, *, force: bool = False, dry_run: bool = False) -> Object:
+        """Server-side apply. Raises Conflict, naming each manager and field."""
+        async with translated():
+            try:
+                return await self.client.patch(
+                    kind,
+                    obj["metadata"]["name"],
+                    obj,
+                    patch_type=PatchType.APPLY,
+                    field_manager=MANAGER,
+                    force=force,
+                    dry_run=dry_run,
+                )
+            except ApiError as error:
+                if error.status.code == 409:
+                    raise Conflict(_causes(error)) from error
+                raise
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]], patience_s: float = PATIENCE_S) -> T:
+        """Try again while the API server does not answer, up to `patience_s`.
+
+        A request that failed may have been carried out: `attempt` looks first. Raises what it raised last.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        number = 0
+        while True:
+            try:
+                return await attempt()
+            except RuntimeUnavailable:
+                pause = _PAUSES_S[min(number, len(_PAUSES_S) - 1)] * random.uniform(0.8, 1.2)
+                if loop.time() + pause > deadline:
+                    raise
+            number += 1
+            await asyncio.sleep(pause)
+
+
+def _causes(error: ApiError) -> list[tuple[str, str]]:
+    """From `conflict with "kubectl-edit" using apps/v1` and its field."""
+    details = error.status.details
+    found = []
+    for cause in (details.causes if details is not None else None) or ():
+        message = cause.message or ""
+        manager = message.split('"')[1] if message.count('"') >= 2 else message
+        found.append((manager, cause.field or ""))
+    return found
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """What the API server says, as Norn's errors."""
+    try:
+        yield
+    except ApiError as error:
+        status = error.status
+        message = " ".join((status.message or str(error)).split())
+        if status.code in _PASSING:
+            raise RuntimeUnavailable(
+                f"The Kubernetes API server answers {status.code}: {message}.", hint="`kubectl get --raw /readyz`"
+            ) from error
+        raise ClusterRefused(
+            f"The Kubernetes API server refused: {message}.",
+            hint="What Norn needs is in deploy/kubernetes/rbac.yaml." if status.code in (401, 403) else "",
+            clusterStatus=status.code,
+            clusterReason=status.reason,
+        ) from error
+    except httpx2.HTTPStatusError as error:
+        raise RuntimeUnavailable(
+            f"The Kubernetes API server answers {error.response.status_code}.", hint="`kubectl get --raw /readyz`"
+        ) from error
+    except (httpx2.HTTPError, ConfigError, OSError) as error:
+        what = str(error) or type(error).__name__
+        raise RuntimeUnavailable(
+            f"The Kubernetes API server does not answer: {what}.", hint="Look at KUBECONFIG; try `kubectl get pods`."
+        ) from error

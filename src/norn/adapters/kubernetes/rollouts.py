@@ -1,0 +1,209 @@
+"""Watches a change to its end: complete and what was meant, or failed with the pod's own words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from norn.adapters.kubernetes.client import MANAGER, Cluster, translated
+from norn.adapters.kubernetes.pods import (
+    Mark,
+    newest_replica_set,
+    pods_of,
+    rollout_state,
+    running_digests,
+)
+from norn.adapters.kubernetes.reflector import Mirror
+from norn.adapters.kubernetes.resources import Autoscaler, Object
+from norn.adapters.kubernetes.workload import DEPLOYMENT, Note, Workload, digest_of, last_manager
+from norn.domain.ports import Output
+from norn.domain.rollout import Attempts, Phase, Progress, judge
+from norn.errors import ClusterRefused, NornError, RolloutFailed, RuntimeUnavailable
+
+_LOOK_EVERY_S = 5.0
+"""Besides every change that the watches tell: they may have died without a word."""
+_LOG_LINES = 20
+
+
+class RolloutWatch:
+    """One change of one app, from its acceptance to its end."""
+
+    def __init__(self, cluster: Cluster, mirror: Mirror, app: str, change_id: str, output: Output) -> None:
+        self._cluster = cluster
+        self._mirror = mirror
+        self._app = app
+        self._change_id = change_id
+        self._output = output
+        self._attempts = Attempts()
+        self._said = ""
+        self._replicas: int | None = None
+        self._generation: int | None = None
+        self._note: Note | None = None
+
+    async def to_the_end(self, mark: Mark | None, timeout_s: float) -> Workload:
+        """The Deployment as it is once all of the change is live. Raises RolloutFailed as soon as it is certain.
+
+        `mark` is what stood there before the change; None (Norn was interrupted): what stands there now is no news.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, looked = loop.time() + timeout_s, loop.time()
+        progress: Progress | None = None
+        async with self._mirror.changes(self._app) as wait:
+            while True:
+                workload = await self._look(refresh=loop.time() - looked >= _LOOK_EVERY_S)
+                if loop.time() - looked >= _LOOK_EVERY_S:
+                    looked = loop.time()
+                if workload is not None:
+                    mark = mark or Mark.of(workload)
+                    self._notice_edits(workload)
+                    await self._notice_scaling(workload)
+                    pods = self._pods(workload)
+                    self._attempts = self._attempts.after(rollout_state(workload, pods, mark).pods)
+                    progress = judge(rollout_state(workload, pods, mark), self._attempts)
+                    self._say(progress)
+                    if progress.phase is Phase.COMPLETE and self._verified(workload, pods):
+                        return workload
+                    if progress.phase is Phase.FAILED:
+                        raise await self._failed(progress)
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise await self._failed(progress, f"not complete after {timeout_s:g} s")
+                await wait(min(left, _LOOK_EVERY_S))
+
+    async def _look(self, *, refresh: bool) -> Workload | None:
+        """The Deployment now; None while the API server does not answer."""
+        try:
+            obj = await (self._mirror.refresh(self._app) if refresh else self._mirror.deployment(self._app))
+        except RuntimeUnavailable as error:
+            self._line(f"{error.message} The rollout goes on without Norn; waiting")
+            return None
+        if obj is None:
+            raise RolloutFailed(
+                f"The Kubernetes Deployment {self._app} was deleted while it rolled out.",
+                reason="deleted",
+                hint=f"`norn deploy {self._app}` makes it again.",
+            )
+        workload = Workload(obj)
+        self._refuse_others(workload)
+        return workload
+
+    def _refuse_others(self, workload: Workload) -> None:
+        if workload.annotations.get(DEPLOYMENT) != self._change_id or workload.change is None:
+            raise RolloutFailed(
+                f"Another change of {self._app} was accepted since ({workload.annotations.get(DEPLOYMENT)}).",
+                reason="superseded",
+                hint=f"`norn status {self._app}` shows what is live.",
+            )
+        self._note = workload.change
+        if not workload.runs(workload.change):
+            now = ", ".join(workload.images(list(workload.change.containers)).values())
+            raise RolloutFailed(
+                f"{last_manager(workload, MANAGER)} has changed the image of {self._app} to {now} meanwhile.",
+                reason="superseded",
+                hint="Something else changes this app, too: look for another deploy tool, or for a colleague.",
+            )
+        if workload.paused:
+            raise RolloutFailed(
+                f"The rollouts of the Kubernetes Deployment {self._app} are paused.",
+                reason="paused",
+                hint=f"`norn rollback {self._app} --resume`, or `kubectl rollout resume deployment/{self._app}`.",
+            )
+
+    # ---- what else is going on -----------------------------------------------------------------------------------
+
+    def _notice_edits(self, workload: Workload) -> None:
+        before, self._generation = self._generation, workload.generation
+        scaled = self._replicas is not None and self._replicas != workload.replicas
+        if before is not None and before < workload.generation and not scaled:
+            self._line(f"{last_manager(workload, MANAGER)} has edited the Kubernetes Deployment meanwhile; going on")
+
+    async def _notice_scaling(self, workload: Workload) -> None:
+        before, self._replicas = self._replicas, workload.replicas
+        if before == workload.replicas:
+            return
+        if before is not None:
+            who = await autoscaler_of(self._cluster, self._app) or "somebody"
+            self._line(f"{who} has changed the replicas from {before} to {workload.replicas} meanwhile")
+        elif workload.replicas == 0:
+            self._line(f"{self._app} is scaled to 0 replicas: nothing of it runs, and nothing will")
+
+    def _pods(self, workload: Workload) -> Sequence[Object]:
+        replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(self._app).values())
+        return pods_of(replica_set, self._mirror.pods.of(self._app).values())
+
+    def _say(self, progress: Progress) -> None:
+        self._line(progress.summary + (f"; {progress.trouble}" if progress.trouble else ""))
+
+    def _line(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._output(f"{text}\n")
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def _verified(self, workload: Workload, pods: Sequence[Object]) -> bool:
+        """Whether the pods run what was meant; False: the copy has not seen all pods yet. Raises RolloutFailed."""
+        there = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None]
+        if len(there) < workload.replicas:
+            return False
+        assert self._note is not None
+        for key, image in self._note.containers.items():
+            wanted, runs = digest_of(image), running_digests(there, key.partition("/")[2])
+            if not runs and workload.replicas:
+                self._line(f"the nodes do not say which digest {key} runs; the pod template names the right one")
+            if wanted and runs - {wanted}:
+                raise RolloutFailed(
+                    f"{key} was to run {wanted}, but a pod runs {', '.join(sorted(runs - {wanted}))}.",
+                    reason="not_what_was_meant",
+                    hint="A registry mirror, or something that changes pods on their way (an admission webhook)?",
+                )
+        return True
+
+    async def _failed(self, progress: Progress | None, why: str = "") -> RolloutFailed:
+        if progress is None:
+            return RolloutFailed(
+                f"The Kubernetes API server did not answer while {self._app} rolled out: {why}.", reason="unreachable"
+            )
+        log_end = await self._last_lines(progress) if progress.reason == "crash" else ""
+        if log_end:
+            self._output(f"{log_end}\n")
+        message = progress.trouble or f"{progress.summary}, {why}"
+        facts = {"output": log_end} if log_end else {}
+        return RolloutFailed(
+            f"{self._app} does not roll out: {message}." + (f" ({why})" if why and progress.trouble else ""),
+            reason=progress.reason or "timeout",
+            hint=_HINTS.get(progress.reason, f"`kubectl describe pods` says more; `norn logs {self._app}`."),
+            **facts,
+        )
+
+    async def _last_lines(self, progress: Progress) -> str:
+        try:
+            async with translated():
+                lines = self._cluster.client.log(
+                    progress.pod, container=progress.container, tail_lines=_LOG_LINES, newlines=False
+                )
+                return "\n".join([line async for line in lines])
+        except NornError:
+            return ""
+
+
+_HINTS: Mapping[str, str] = {
+    "image_not_found": "The image is not in its registry: deploy its commit again.",
+    "image_not_pulled": "Can the nodes reach the registry, and may they pull (imagePullSecrets)?",
+    "config_error": "A Secret or ConfigMap that the pod wants is missing, or has no such key.",
+    "crash": "See the end of its log above.",
+    "unschedulable": "No node has room for it, or none may take it: `kubectl describe pods`.",
+    "quota": "The namespace has no room for more pods: look at its ResourceQuota.",
+}
+
+
+async def autoscaler_of(cluster: Cluster, app: str) -> str | None:
+    """The HorizontalPodAutoscaler of the app's Deployment, where Norn may look for one and finds one."""
+    try:
+        for autoscaler in await cluster.list(Autoscaler):
+            target = autoscaler["spec"].get("scaleTargetRef") or {}
+            if target.get("kind") == "Deployment" and target.get("name") == app:
+                return f"the HorizontalPodAutoscaler {autoscaler['metadata']['name']}"
+    except (RuntimeUnavailable, ClusterRefused):
+        return None
+    return None

@@ -1,0 +1,404 @@
+"""The Kubernetes runtime: apps as Kubernetes Deployments of one namespace."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from norn.adapters.kubernetes import manifests
+from norn.adapters.kubernetes.changes import Changes, paused
+from norn.adapters.kubernetes.client import Cluster, Conflict
+from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
+from norn.adapters.kubernetes.logs import app_lines
+from norn.adapters.kubernetes.pods import Mark, newest_replica_set, pod_state, pods_of, running_digests
+from norn.adapters.kubernetes.reflector import Mirror
+from norn.adapters.kubernetes.resources import Deployment, Object, Pod, Secret, Service
+from norn.adapters.kubernetes.rollouts import RolloutWatch
+from norn.adapters.kubernetes.workload import (
+    ADOPTED,
+    DEPLOYMENT,
+    WAY_BACK,
+    Note,
+    Workload,
+    accepted,
+    digest_of,
+    live_of,
+    made_live,
+    main_container,
+    recorded,
+    reference_of,
+    sharing,
+)
+from norn.domain import workloads
+from norn.domain.images import Image
+from norn.domain.infraspec import Infraspec
+from norn.domain.ports import Health, Live, Output, Release, Switch, Template
+from norn.domain.ports import Workload as Recorded
+from norn.domain.rollout import PodState
+from norn.domain.verdict import Finding
+from norn.errors import ClusterRefused, NotPossible, RolloutFailed, Stale
+
+log = structlog.get_logger(__name__)
+
+_PUT_BACK_S = 120.0
+_NO_DIGEST = "sha256:" + "0" * 64
+
+Environment = Callable[[str, Template], Awaitable[Mapping[str, str]]]
+"""What goes into the Secret `<app>-norn`: DATABASE_URL, as pods reach it."""
+
+
+class KubernetesRuntime:
+    """The protocol `Runtime`; `start` and `stop` for the server."""
+
+    name = "kubernetes"
+
+    def __init__(self, cluster: Cluster, own_environment: Environment) -> None:
+        self._cluster = cluster
+        self._mirror = Mirror(cluster)
+        self._changes = Changes(cluster, self._mirror)
+        self._own_environment = own_environment
+        self._marks: dict[str, Mark] = {}
+
+    def start(self) -> None:
+        self._mirror.start()
+
+    async def stop(self) -> None:
+        await self._mirror.stop()
+        await self._cluster.close()
+
+    async def reachable(self) -> None:
+        """Raises RuntimeUnavailable, ClusterRefused."""
+        await self._cluster.reachable()
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    async def _workload(self, app: str) -> Workload | None:
+        obj = await self._mirror.deployment(app)
+        return Workload(obj) if obj is not None else None
+
+    async def _pods(self, workload: Workload) -> Sequence[Object]:
+        """The pods of the present pod template. Asks the API server where the copy may be out of date."""
+        app = workload.name
+        if self._mirror.current:
+            sets, pods = self._mirror.replica_sets.of(app).values(), self._mirror.pods.of(app).values()
+            return pods_of(newest_replica_set(workload, sets), pods)
+        selector = workload.obj["spec"]["selector"].get("matchLabels") or {}
+        found = await self._cluster.list(Pod, selector)
+        wanted = workload.images(list(workload.containers))
+        return [pod for pod in found if _template_of(pod).images(list(wanted)) == wanted]
+
+    async def live(self, app: str) -> Live | None:
+        """What rolled out last; an image changed by hand where somebody did. None where nothing ever rolled out."""
+        workload = await self._workload(app)
+        if workload is None:
+            return None
+        return live_of(workload, await self._running_digest(workload))
+
+    async def _running_digest(self, workload: Workload) -> str:
+        key = main_container(workload) if workload.foreign else next(iter(workload.managed), None)
+        if key is None or key not in workload.containers or digest_of(workload.containers[key].image):
+            return ""
+        digests = running_digests(await self._pods(workload), key.partition("/")[2])
+        return next(iter(digests)) if len(digests) == 1 else ""
+
+    async def health(self, app: str) -> Health | None:
+        """What the kubelets say of the pods of the present template."""
+        workload = await self._workload(app)
+        if workload is None or (workload.live is None and not workload.foreign):
+            return None
+        states = [state for state in map(pod_state, await self._pods(workload)) if not state.going]
+        reasons = [_why_not_ready(state) for state in states if not state.ready]
+        ready = sum(state.ready for state in states)
+        if not reasons and ready < workload.replicas:
+            reasons = [f"{ready} of {workload.replicas} pods are there"]
+        return Health(
+            wanted=workload.replicas,
+            ready=ready,
+            restarts=sum(container.restarts for state in states for container in state.containers),
+            message=reasons[0] if reasons else "",
+        )
+
+    async def findings(self, app: str) -> Sequence[Finding]:
+        """Another deploy tool, no replicas, an image changed by hand."""
+        workload = await self._workload(app)
+        if workload is None:
+            return ()
+        return workloads.findings(
+            app,
+            managers=[str(entry.get("manager")) for entry in workload.obj["metadata"].get("managedFields") or ()],
+            labels=workload.obj["metadata"].get("labels") or {},
+            replicas=workload.replicas,
+        )
+
+    async def refuse_paused(self, app: str) -> None:
+        workload = await self._workload(app)
+        if workload is not None and workload.paused:
+            raise paused(app)
+
+    async def preflight(self, spec: Infraspec) -> None:
+        """Whether the API server would take what the infraspec declares. Raises Paused, ForeignFields."""
+        await self.refuse_paused(spec.app)
+        workload = await self._workload(spec.app)
+        if workload is None or workload.foreign or workload.adopted:
+            return
+        image = Image(f"{spec.app}:preflight", _NO_DIGEST, "")
+        await self._changes.preview(Release(spec.app, "preflight", image, Template.of(spec)))
+
+    async def workload(self, app: str) -> Recorded:
+        workload = await self._workload(app)
+        return recorded(workload) if workload is not None and not workload.foreign else {}
+
+    # ---- adopting ------------------------------------------------------------------------------------------------
+
+    async def foreign(self, app: str) -> bool:
+        workload = await self._workload(app)
+        return workload is not None and workload.foreign
+
+    async def adopt(self, app: str, deployment_id: str, container: str | None) -> Image:
+        """Write Norn's notes on a Deployment that somebody else has made. Raises NotPossible."""
+        obj = await self._mirror.refresh(app)
+        if obj is None:
+            raise NotPossible(
+                f"There is no Kubernetes Deployment {app} in the namespace {self._cluster.namespace}.",
+                hint=f"`norn deploy {app}` makes it.",
+            )
+        workload = Workload(obj)
+        if not workload.foreign and workload.change is not None:
+            if workload.change.deployment_id != deployment_id:
+                raise NotPossible(f"{app} is Norn's already.", hint=f"`norn status {app}`")
+            return Image(workload.change.image_tag, workload.change.digest, "")
+        key = main_container(workload, container)
+        if key is None:
+            names = ", ".join(name.partition("/")[2] for name in workload.containers)
+            raise NotPossible(
+                f"Which container of {app} is the app? There are {names}.",
+                hint=f"`norn adopt {app} --container NAME`",
+                containers=[found.name for found in workload.containers.values()],
+            )
+        image = workload.containers[key].image
+        digest = digest_of(image) or await self._digest_of_pods(workload, key)
+        tag = image.partition("@")[0]
+        note = Note(deployment_id, tag, digest, sharing(workload, key))
+        values = accepted(note, f"norn adopt ({deployment_id})") | made_live(note, datetime.now(UTC))
+        await self._changes.note(app, values | {ADOPTED: "true"})
+        return Image(tag, digest, "")
+
+    async def _digest_of_pods(self, workload: Workload, key: str) -> str:
+        """What the pods run for a tag; all of them the same, or there is no telling what to come back to."""
+        digests = running_digests(await self._pods(workload), key.partition("/")[2])
+        if len(digests) != 1:
+            what = "no pod runs" if not digests else f"its pods run {len(digests)} different images"
+            raise NotPossible(
+                f"{workload.name} cannot be adopted as it is: {what}.",
+                hint="Norn comes back to digests: adopt it while it runs well, with one image in all pods.",
+            )
+        return next(iter(digests))
+
+    # ---- changing what runs --------------------------------------------------------------------------------------
+
+    async def apply(self, release: Release) -> None:
+        """What the infraspec declares; of an adopted Deployment the image alone. Raises ForeignFields, Paused, …"""
+        workload = await self._workload(release.app)
+        await self._remember_mark(release.app)
+        if workload is not None and release.workload:
+            template, images = release.workload.get("podTemplate"), release.workload.get("containers")
+            if template and images:
+                await self._changes.restore(release, template, images)
+                return
+        if workload is not None and (workload.adopted or workload.foreign):
+            if workload.foreign:
+                raise NotPossible(
+                    f"The Kubernetes Deployment {release.app} is somebody else's.", hint=f"`norn adopt {release.app}`"
+                )
+            await self.set_image(Switch(release.app, release.deployment_id, release.image))
+            return
+        await self._ensure_secret(release.app, release.template)
+        await self._ensure_service(release)
+        await self._changes.apply(release)
+
+    async def _ensure_service(self, release: Release) -> None:
+        """The Service for `hosts.internal`; one of somebody else's stays as it is."""
+        template = release.template
+        if template.internal_host is None or template.port is None or template.role != "webserver":
+            return
+        selector = {manifests.APP_LABEL: release.app}
+        wanted = manifests.service(release.app, template.internal_host, template.port, selector)
+
+        async def attempt() -> None:
+            try:
+                await self._cluster.apply(Service, wanted)
+            except Conflict:
+                log.warning("service_is_anothers", app=release.app, service=template.internal_host)
+
+        await self._cluster.patiently(attempt)
+
+    async def _ensure_secret(self, app: str, template: Template) -> None:
+        """The Secret `<app>-norn`: written without being read."""
+        values = await self._own_environment(app, template)
+        if not values:
+            return
+        name = manifests.own_secret(app)
+        wanted = manifests.secret(name, app, values)
+        await self._cluster.patiently(lambda: self._cluster.apply(Secret, wanted, force=True))
+
+    async def set_image(self, switch: Switch) -> None:
+        """A rollback: the images of the containers recorded for the target, by name, and nothing else."""
+
+        def refuse(workload: Workload) -> None:
+            if workload.paused and not switch.resume:
+                raise paused(switch.app)
+            if switch.expected_digest is None:
+                return
+            live = live_of(workload, switch.expected_digest)
+            if live is None or live.digest != switch.expected_digest:
+                now = live.image_tag if live else "nothing"
+                raise Stale(
+                    f"{switch.app} was to be changed from {switch.expected_digest}, but {now} is live.",
+                    hint="Look again at what is live, and decide anew.",
+                    expected=switch.expected_digest,
+                    live=live.digest if live else None,
+                )
+
+        await self._remember_mark(switch.app)
+        await self._changes.switch(switch, refuse)
+
+    async def restart(self, app: str, operation_id: str) -> None:
+        await self._remember_mark(app)
+        await self._changes.restart(app, operation_id)
+
+    async def _remember_mark(self, app: str) -> None:
+        workload = await self._workload(app)
+        if workload is not None:
+            self._marks[app] = Mark.of(workload)
+
+    async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
+        """Raises RolloutFailed as soon as it is certain; complete means that every pod runs what was meant."""
+        watch = RolloutWatch(self._cluster, self._mirror, app, deployment_id, output)
+        workload = await watch.to_the_end(self._marks.pop(app, None), timeout_s)
+        await self._changes.note_live(workload)
+
+    async def available(self, app: str, deployment_id: str) -> int:
+        """Replicas of the new ReplicaSet that are available."""
+        obj = await self._mirror.refresh(app)
+        if obj is None or (workload := Workload(obj)).annotations.get(DEPLOYMENT) != deployment_id:
+            return 0
+        replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(app).values())
+        return int(((replica_set or {}).get("status") or {}).get("availableReplicas", 0))
+
+    async def put_back(self, app: str, deployment_id: str, previous: Recorded | None, output: Output) -> None:
+        """What was live before, its template included, where the change of `deployment_id` is what was accepted last.
+
+        A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is.
+        """
+        obj = await self._mirror.refresh(app)
+        if obj is None:
+            return
+        workload = Workload(obj)
+        if workload.annotations.get(DEPLOYMENT) != deployment_id:
+            return
+        live = workload.live
+        if live is None:
+            await self._cluster.patiently(lambda: self._cluster.delete(Deployment, app))
+            output(f"the Kubernetes Deployment {app}, which nothing had rolled out on, is removed\n")
+            return
+        if workload.paused:
+            output(f"its rollouts are paused: `kubectl rollout resume deployment/{app}` lets it go back\n")
+        image = Image(live.image_tag, live.digest, "")
+        template = (previous or {}).get("podTemplate")
+        await self._remember_mark(app)
+        if template and template != workload.pod_template:
+            release = Release(app, live.deployment_id, image, _NO_TEMPLATE)
+            await self._changes.restore(release, template, live.containers)
+        else:
+            back = Switch(app, live.deployment_id, image, {"containers": dict(live.containers)})
+            await self._changes.switch(back, _whatever_it_is)
+        output(f"the image is put back to {live.image_tag}\n")
+        try:
+            await self.watch(app, live.deployment_id, _PUT_BACK_S, output)
+        except RolloutFailed as failed:
+            output(f"[put back, but not healthy: {failed.message}]\n")
+
+    async def note_way_back(self, app: str, way_back: Release | None) -> None:
+        """For `norn rollback --direct`."""
+        text = None
+        if way_back is not None:
+            containers = (way_back.workload or {}).get("containers")
+            if not containers:
+                workload = await self._workload(app)
+                containers = dict.fromkeys(workload.managed if workload else (), reference_of(way_back.image))
+            image = way_back.image
+            text = Note(way_back.deployment_id, image.tag, image.digest, containers).to_text()
+        await self._changes.note(app, {WAY_BACK: text})
+
+    # ---- jobs, logs ----------------------------------------------------------------------------------------------
+
+    async def job_runs(self, app: str, name: str, operation_id: str) -> bool:
+        return await self._cluster.patiently(lambda: job_runs(self._cluster, operation_id))
+
+    async def run_job(
+        self, release: Release, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
+    ) -> None:
+        """As a Job; one that an interrupted server began is followed to its end. Raises ProgramFailed."""
+        workload = await self._workload(release.app)
+        pod = workload.pod_template["spec"] if workload is not None else None
+        container = None
+        if workload is not None and workload.adopted and pod is not None:
+            key = next(iter(workload.managed))
+            container = next(found for found in pod["containers"] if f"containers/{found['name']}" == key)
+        else:
+            await self._ensure_secret(release.app, release.template)
+        job = manifests.job(release, name, command, env, pod=pod, container=container)
+        output(f"{name}: running in {release.image.tag}, as the Job {job['metadata']['name']}\n")
+        await JobRun(self._cluster, job, output).run()
+
+    async def end_job(self, app: str, name: str, operation_id: str) -> None:
+        await delete_job(self._cluster, manifests.job_name(name, operation_id))
+
+    async def database_url(self, spec: Infraspec) -> str | None:
+        """DATABASE_URL as the app's pods get it; None where it is in a place that Norn may not read."""
+        name = "DATABASE_URL"
+        if name in spec.env:
+            return spec.env[name]
+        workload = await self._workload(spec.app)
+        for container in workload.pod_template["spec"]["containers"] if workload is not None else ():
+            for entry in container.get("env") or ():
+                if entry["name"] == name:
+                    value: str | None = entry.get("value")
+                    return value
+        try:
+            found = await self._cluster.get(Secret, manifests.app_secret(spec.app))
+        except ClusterRefused:
+            return None
+        if own := ((found or {}).get("data") or {}).get(name):
+            return base64.b64decode(own).decode("utf-8", "replace")
+        return (await self._own_environment(spec.app, Template.of(spec))).get(name)
+
+    async def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        """The lines of all pods, each with its pod's name in front."""
+        workload = await self._workload(app)
+        if workload is None:
+            return
+        containers = workload.managed or [key for key in workload.containers if key.startswith("containers/")]
+        async for line in app_lines(self._cluster, self._mirror, app, containers, follow=follow, tail=tail):
+            yield line
+
+
+def _whatever_it_is(_workload: Workload) -> None:
+    """Putting back wants no precondition of its own: not even that rollouts go on."""
+
+
+def _template_of(pod: Object) -> Workload:
+    return Workload({"metadata": pod["metadata"], "spec": {"template": {"spec": pod["spec"]}}})
+
+
+def _why_not_ready(state: PodState) -> str:
+    for container in state.containers:
+        if container.waiting or container.failed:
+            return f"{state.name}/{container.name}: {container.waiting or container.ended}"
+    return f"{state.name}: {state.unschedulable or state.failed or 'not ready'}"
+
+
+_NO_TEMPLATE = Template("webserver", 1, None, None, {}, (), 300.0)

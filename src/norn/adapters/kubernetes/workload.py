@@ -1,0 +1,322 @@
+"""What a Kubernetes Deployment says, and the patches that change it: no I/O.
+
+Norn keeps its notes in annotations of the object itself (never of the pod template, so that an older ReplicaSet can be
+used again): which change was accepted last, which version rolled out last, and where a rollback would go to. So what
+is live comes from the cluster, and a rollback is possible while Norn is down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from norn.adapters.kubernetes.resources import Object, annotations_of, name_of
+from norn.domain.deployments import rfc3339
+from norn.domain.images import Image
+from norn.domain.ports import Live
+
+PREFIX = "norn.dev/"
+DEPLOYMENT = PREFIX + "deployment"
+"""The id of the last change that was accepted."""
+IMAGE = PREFIX + "image"
+"""Its tag, for people."""
+CHANGE = PREFIX + "change"
+"""The last change that was accepted, as a `Note`."""
+LIVE = PREFIX + "live"
+"""What rolled out last, as a `Note`."""
+WAY_BACK = PREFIX + "way-back"
+"""The previous known-good version, as a `Note`: where `norn rollback --direct` goes."""
+DIRECT = PREFIX + "direct"
+"""A rollback that was made without a server, to be taken into the history."""
+ADOPTED = PREFIX + "adopted"
+"""Somebody else has made the Deployment: of its pod template only the image is Norn's."""
+CHANGE_CAUSE = "kubernetes.io/change-cause"
+RESTARTED = PREFIX + "restarted"
+"""In the pod template: a restart is meant to make new pods."""
+MANAGED_BY = "app.kubernetes.io/managed-by"
+
+_LISTS = ("initContainers", "containers")
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Where an image stands in a pod template."""
+
+    key: str
+    """`containers/web`, `initContainers/migrate`: the name is what counts, positions move."""
+    position: int
+    image: str
+
+    @property
+    def name(self) -> str:
+        return self.key.partition("/")[2]
+
+    @property
+    def path(self) -> str:
+        """Of the container within the Deployment, as a JSON pointer (RFC 6901)."""
+        return f"/spec/template/spec/{self.key.partition('/')[0]}/{self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A version as it is written down on the object."""
+
+    deployment_id: str
+    image_tag: str
+    digest: str
+    containers: Mapping[str, str]
+    """Image reference by container key."""
+    since: str = ""
+    """RFC 3339: since when it has been live."""
+
+    def to_text(self) -> str:
+        document = {
+            "deployment": self.deployment_id,
+            "imageTag": self.image_tag,
+            "digest": self.digest,
+            "containers": dict(self.containers),
+        }
+        return json.dumps(document | ({"since": self.since} if self.since else {}), separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Note | None:
+        """None where there is no note, or nobody can make sense of it."""
+        try:
+            value = json.loads(text or "null")
+            return cls(
+                str(value["deployment"]),
+                str(value["imageTag"]),
+                str(value["digest"]),
+                {str(key): str(image) for key, image in value["containers"].items()},
+                str(value.get("since", "")),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+
+class Workload:
+    """A Kubernetes Deployment, read."""
+
+    def __init__(self, obj: Object) -> None:
+        self.obj = obj
+        self.name = name_of(obj)
+        self.annotations = annotations_of(obj)
+        self.change = Note.from_text(self.annotations.get(CHANGE))
+        self.live = Note.from_text(self.annotations.get(LIVE))
+        self.way_back = Note.from_text(self.annotations.get(WAY_BACK))
+
+    @property
+    def uid(self) -> str:
+        uid: str = self.obj["metadata"]["uid"]
+        return uid
+
+    @property
+    def generation(self) -> int:
+        return int(self.obj["metadata"].get("generation", 0))
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.obj["spec"].get("paused"))
+
+    @property
+    def replicas(self) -> int:
+        """As many as are wanted now, whoever wants them."""
+        return int(self.obj["spec"].get("replicas", 1))
+
+    @property
+    def revision(self) -> str:
+        return self.annotations.get("deployment.kubernetes.io/revision", "")
+
+    @property
+    def foreign(self) -> bool:
+        """Norn has neither made nor adopted it."""
+        return DEPLOYMENT not in self.annotations
+
+    @property
+    def adopted(self) -> bool:
+        return self.annotations.get(ADOPTED) == "true"
+
+    @property
+    def pod_template(self) -> Object:
+        template: Object = self.obj["spec"]["template"]
+        return template
+
+    @property
+    def containers(self) -> dict[str, Container]:
+        """All containers and init containers, by key."""
+        pod = self.pod_template["spec"]
+        return {
+            key: Container(key, position, container.get("image", ""))
+            for part in _LISTS
+            for position, container in enumerate(pod.get(part) or ())
+            for key in (f"{part}/{container['name']}",)
+        }
+
+    def images(self, keys: Sequence[str]) -> dict[str, str]:
+        """The images of those containers that are there, by key."""
+        there = self.containers
+        return {key: there[key].image for key in keys if key in there}
+
+    @property
+    def managed(self) -> tuple[str, ...]:
+        """The containers whose image is the app's own; injected sidecars are none of them."""
+        note = self.change or self.live
+        return tuple(note.containers) if note is not None else ()
+
+    def runs(self, note: Note | None) -> bool:
+        """Whether the pod template has exactly the images of a note."""
+        return note is not None and self.images(list(note.containers)) == dict(note.containers)
+
+    @property
+    def rolling(self) -> bool:
+        """A change was accepted and has not rolled out."""
+        return self.change is not None and not self.runs(self.live) and self.runs(self.change)
+
+
+def main_container(workload: Workload, wanted: str | None = None) -> str | None:
+    """The key of the container that is the app: as asked for, or named like the app, or the only one."""
+    keys = [key for key in workload.containers if key.startswith("containers/")]
+    named = f"containers/{wanted or workload.name}"
+    if named in keys:
+        return named
+    return keys[0] if len(keys) == 1 and wanted is None else None
+
+
+def sharing(workload: Workload, main: str) -> dict[str, str]:
+    """The main container, and all that run the same image: init containers, workers beside it."""
+    containers = workload.containers
+    image = containers[main].image
+    same = {key: container.image for key, container in containers.items() if container.image == image}
+    return {main: image} | same
+
+
+def live_of(workload: Workload, running_digest: str) -> Live | None:
+    """What rolled out last; where somebody has changed the image by hand, that.
+
+    `running_digest` is what the pods run, for an image that is named by a tag alone.
+    """
+    note = workload.live
+    if workload.foreign:
+        main = main_container(workload)
+        image = workload.containers[main].image if main else next(iter(workload.containers.values())).image
+        return Live(image, digest_of(image) or running_digest, None, _created(workload))
+    if note is not None and (workload.runs(note) or workload.rolling):
+        since = datetime.fromisoformat(note.since) if note.since else _created(workload)
+        return Live(note.image_tag, note.digest, note.deployment_id or None, since)
+    if workload.rolling or note is None:
+        return None
+    image = next(iter(workload.images(workload.managed).values()), "")
+    return Live(image, digest_of(image) or running_digest, None, _created(workload))
+
+
+def _created(workload: Workload) -> datetime:
+    return datetime.fromisoformat(workload.obj["metadata"]["creationTimestamp"])
+
+
+def recorded(workload: Workload) -> dict[str, Any]:
+    """What is kept of a version that is live, to bring back exactly that."""
+    return {"containers": workload.images(workload.managed), "podTemplate": workload.pod_template}
+
+
+# ---- references --------------------------------------------------------------------------------------------------
+
+
+def digest_of(reference: str) -> str:
+    """`sha256:…` of `repository@sha256:…`; empty where the reference names a tag."""
+    return reference.partition("@")[2]
+
+
+def repository_of(tag: str) -> str:
+    """`registry:5000/team/app` of `registry:5000/team/app:tag` and of `…@sha256:…`."""
+    name = tag.partition("@")[0]
+    path, colon, last = name.rpartition(":")
+    return path if colon and "/" not in last else name
+
+
+def reference_of(image: Image) -> str:
+    """What runs: the digest, never the tag, which can be moved."""
+    return f"{repository_of(image.tag)}@{image.digest}"
+
+
+# ---- patches -----------------------------------------------------------------------------------------------------
+
+
+def _pointer(annotation: str) -> str:
+    return "/metadata/annotations/" + annotation.replace("~", "~0").replace("/", "~1")
+
+
+def annotate(workload: Workload, values: Mapping[str, str | None]) -> list[Object]:
+    """Operations that set annotations of the object (None: remove)."""
+    operations: list[Object] = []
+    if "annotations" not in workload.obj["metadata"]:
+        operations.append({"op": "add", "path": "/metadata/annotations", "value": {}})
+    for name, value in values.items():
+        if value is not None:
+            operations.append({"op": "add", "path": _pointer(name), "value": value})
+        elif name in workload.annotations:
+            operations.append({"op": "remove", "path": _pointer(name)})
+    return operations
+
+
+def unchanged_since(workload: Workload) -> list[Object]:
+    """Operations that hold only while nobody else has made a change through Norn."""
+    known = workload.annotations.get(DEPLOYMENT)
+    return [{"op": "test", "path": _pointer(DEPLOYMENT), "value": known}] if known is not None else []
+
+
+def image_patch(workload: Workload, images: Mapping[str, str], note: Note, cause: str, *, resume: bool) -> list[Object]:
+    """Change the images of these containers, by name, and nothing else; only if all is as it was seen.
+
+    The preconditions are `test` operations on each container's name and present image, and on Norn's last change:
+    resourceVersion would conflict with every status update of a rollout.
+    """
+    operations = unchanged_since(workload)
+    containers = workload.containers
+    for key, image in images.items():
+        container = containers[key]
+        operations += [
+            {"op": "test", "path": f"{container.path}/name", "value": container.name},
+            {"op": "test", "path": f"{container.path}/image", "value": container.image},
+        ]
+        if container.image != image:
+            operations.append({"op": "replace", "path": f"{container.path}/image", "value": image})
+    if resume and workload.paused:
+        operations.append({"op": "remove", "path": "/spec/paused"})
+    return operations + annotate(workload, accepted(note, cause))
+
+
+def template_patch(workload: Workload, template: Object, note: Note, cause: str) -> list[Object]:
+    """Bring back a whole pod template as it was recorded."""
+    operations = unchanged_since(workload)
+    operations += [
+        {"op": "test", "path": "/spec/template", "value": workload.pod_template},
+        {"op": "replace", "path": "/spec/template", "value": template},
+    ]
+    return operations + annotate(workload, accepted(note, cause))
+
+
+def accepted(note: Note, cause: str) -> dict[str, str | None]:
+    """The annotations that go with every change."""
+    return {
+        DEPLOYMENT: note.deployment_id,
+        IMAGE: note.image_tag,
+        CHANGE: note.to_text(),
+        CHANGE_CAUSE: cause,
+    }
+
+
+def made_live(note: Note, now: datetime) -> dict[str, str | None]:
+    """The annotation that says what rolled out."""
+    live = Note(note.deployment_id, note.image_tag, note.digest, note.containers, rfc3339(now) or "")
+    return {LIVE: live.to_text()}
+
+
+def last_manager(workload: Workload, but: str) -> str:
+    """The field manager that changed the object last, of those other than `but` and the cluster's own."""
+    entries = workload.obj["metadata"].get("managedFields") or ()
+    others = [entry for entry in entries if entry.get("manager") not in (but, "kube-controller-manager")]
+    newest = max(others, key=lambda entry: str(entry.get("time", "")), default=None)
+    return str(newest["manager"]) if newest else "somebody"

@@ -1,0 +1,47 @@
+"""What about the way an app runs in a cluster is worth knowing before its image is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from norn.domain.verdict import Finding, Level
+
+_REVERTING = {
+    "argocd-controller": "Argo CD",
+    "argocd-application-controller": "Argo CD",
+    "kustomize-controller": "Flux",
+    "helm-controller": "Flux",
+    "fleet-agent": "Fleet",
+}
+"""Field managers that set everything back to what a repository says, within seconds or minutes."""
+_LABELS = {
+    "argocd.argoproj.io/instance": "Argo CD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+}
+
+
+def findings(app: str, *, managers: Sequence[str], labels: Mapping[str, str], replicas: int) -> tuple[Finding, ...]:
+    """Cautions: another tool that would revert a rollback; nothing that runs at all."""
+    found = []
+    tools = {_REVERTING[manager] for manager in managers if manager in _REVERTING}
+    tools |= {tool for label, tool in _LABELS.items() if label in labels}
+    if tools:
+        tool = " and ".join(sorted(tools))
+        found.append(
+            Finding(
+                "managed_elsewhere",
+                Level.CAUTION,
+                f"{tool} looks after {app}, too, and may set the image forward again: pause it there, or revert there.",
+                {"tools": sorted(tools)},
+            )
+        )
+    if replicas == 0:
+        found.append(
+            Finding(
+                "no_replicas",
+                Level.CAUTION,
+                f"{app} is scaled to 0 replicas: the image is changed, and nothing runs until it is scaled up.",
+            )
+        )
+    return tuple(found)
