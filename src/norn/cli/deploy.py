@@ -1,4 +1,4 @@
-"""norn deploy"""
+"""norn deploy, norn adopt"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_deploy(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("app")
     parser.add_argument("ref", nargs="?", default="HEAD", help="a commit, branch or tag; default HEAD")
-    parser.add_argument("--force", action="store_true", help="deploy an image in quarantine, and lift that")
+    parser.add_argument("--force", action="store_true", help="also an image in quarantine; set what others have set")
     parser.add_argument("--no-snapshot", action="store_true", help="no snapshot before the migration; wants --reason")
     parser.add_argument("--reason", default="", help="why, for the history")
     parser.add_argument("--no-wait", action="store_true", help="return once it is accepted")
@@ -33,6 +33,30 @@ def run(context: Context) -> int:
     args = context.args
     body = {"ref": args.ref, "force": args.force, "snapshot": not args.no_snapshot, "reason": args.reason}
     deployment = context.client.request("POST", f"/api/apps/{quote(args.app)}/deploy", body)
+    announce(context, deployment)
+    if not args.no_wait:
+        follow(context, deployment["id"], lambda _: False, args.timeout)
+        deployment = context.client.get(f"/api/deployments/{deployment['id']}")
+    return outcome(context, deployment)
+
+
+def add_adopt(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Take over a Kubernetes Deployment of the app's name that somebody else has made. Nothing that runs is "
+        "changed; its live image is the first version in the history, and from then on only its image is changed."
+    )
+    parser.epilog = "examples:\n  norn adopt myapp\n  norn adopt myapp --container web"
+    parser.add_argument("app")
+    parser.add_argument("--container", metavar="NAME", help="which container is the app, where there are several")
+    parser.add_argument("--no-wait", action="store_true", help="return once it is accepted")
+    parser.add_argument("--timeout", help="wait no longer than this (90s, 5m); it goes on, exit 6")
+    parser.set_defaults(run=run_adopt)
+
+
+def run_adopt(context: Context) -> int:
+    args = context.args
+    body = {"container": args.container} if args.container else {}
+    deployment = context.client.request("POST", f"/api/apps/{quote(args.app)}/adopt", body)
     announce(context, deployment)
     if not args.no_wait:
         follow(context, deployment["id"], lambda _: False, args.timeout)

@@ -35,6 +35,7 @@ COMMANDS = {
     "history": Command("history", "deployments of an app"),
     "artifacts": Command("history", "images kept of an app"),
     "snapshots": Command("snapshots", "list or take snapshots of an app's database"),
+    "adopt": Command("deploy", "take over a Kubernetes Deployment that somebody else has made"),
     "restart": Command("operations", "replace an app's processes by new ones of the same image"),
     "logs": Command("operations", "what an app prints"),
     "cancel": Command("operations", "stop an operation"),

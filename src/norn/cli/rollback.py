@@ -37,6 +37,7 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="change nothing; exits as the real run would")
     parser.add_argument("--force", action="store_true", help="go on although the verdict is unsafe")
     parser.add_argument("--template", action="store_true", help="restore the target's whole template, too")
+    parser.add_argument("--resume", action="store_true", help="let rollouts that somebody has paused go on with this")
     parser.add_argument("--no-wait", action="store_true", help="return once the runtime has accepted the change")
     parser.add_argument("--timeout", help="wait no longer than this (90s, 5m); it goes on, exit 6")
     parser.set_defaults(run=run)
@@ -50,6 +51,7 @@ def run(context: Context) -> int:
         "dryRun": args.dry_run,
         "further": args.further,
         "template": args.template,
+        "resume": args.resume,
     }
     if args.to is not None:
         body["imageTag"] = args.to

@@ -16,7 +16,7 @@ from norn.errors import Invalid, Malformed, NotFound
 from norn.http import schemas
 from norn.http.problems import MEDIA_TYPE
 from norn.http.requests import CallerOf, Context, ContextOf, ServicesOf, WaitOf
-from norn.operations import cancel, deploy, overview, restart, rollback_plan, snapshot
+from norn.operations import adopt, cancel, deploy, overview, restart, rollback_plan, snapshot
 from norn.operations.events import wait_for
 
 AppName = Annotated[str, Path(max_length=256, description="The app's name", examples=["myapp"])]
@@ -149,6 +149,7 @@ async def post_rollback(
         template=body.template,
         reason=body.reason,
         force=body.force,
+        resume=body.resume,
         dry_run=body.dry_run,
     )
     reply = await rollback_plan.request_rollback(context.services, request, caller)
@@ -156,6 +157,22 @@ async def post_rollback(
         return JSONResponse(reply.to_json())
     status = 200 if reply.unchanged else 202
     return await _deployment_answer(context, reply.deployment, wait, status, unchanged=reply.unchanged)
+
+
+@router.post(
+    "/apps/{app}/adopt",
+    tags=["apps"],
+    status_code=202,
+    response_model=schemas.DeploymentAnswer,
+    responses=problems(404, 409),
+)
+async def post_adopt(
+    app: AppName, context: ContextOf, caller: CallerOf, body: schemas.AdoptBody | None = None
+) -> JSONResponse:
+    """Take over a Kubernetes Deployment that somebody else has made; nothing that runs is changed."""
+    container = body.container if body else None
+    deployment = await adopt.request_adopt(context.services, app, container, caller)
+    return await _deployment_answer(context, deployment, 0, 202)
 
 
 @router.post(

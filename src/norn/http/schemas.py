@@ -17,7 +17,9 @@ class _Body(BaseModel):
 
 class DeployBody(_Body):
     ref: Name = Field(default="HEAD", description="A commit, branch or tag.", examples=["main", "3f2a91c"])
-    force: bool = Field(default=False, description="Deploy an image in quarantine, and lift that.")
+    force: bool = Field(
+        default=False, description="Deploy an image in quarantine, and lift that; set fields that others have set."
+    )
     snapshot: bool = Field(default=True, description="False: no snapshot before the migration; wants a reason.")
     reason: Reason = ""
 
@@ -34,7 +36,14 @@ class RollbackBody(_Body):
     template: bool = Field(default=False, description="Restore the target's whole template instead of the image alone.")
     reason: Reason = ""
     force: bool = Field(default=False, description="Go on although the verdict is unsafe.")
+    resume: bool = Field(default=False, description="Let rollouts that somebody has paused go on with this.")
     dry_run: bool = Field(default=False, description="Only say what would be done.")
+
+
+class AdoptBody(_Body):
+    container: Name | None = Field(
+        default=None, description="Which container is the app, where there are several.", examples=["web"]
+    )
 
 
 class SnapshotBody(_Body):

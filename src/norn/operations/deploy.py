@@ -28,6 +28,7 @@ from norn.errors import (
     Unavailable,
 )
 from norn.operations import rollouts
+from norn.operations.adopt import add_adoption
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.versions import live_version
@@ -69,12 +70,15 @@ async def _take(services: Services, request: DeployRequest, caller: Caller) -> s
         raise NotDeployable(f"The infraspec of {app.name} says `deploy: false`.", hint="Set it to true and commit.")
     await _refuse_quarantined(services, app.name, tag, force=request.force)
     await services.runtime.preflight(spec)
+    foreign = await services.runtime.foreign(app.name)
     operation_id = new_id()
     async with accepting(services, app.name, caller, operation_id) as transaction:
         admission = admit(OperationKind.DEPLOY, await transaction.active())
         if isinstance(admission, Refuse):
             raise busy(admission)
         assert isinstance(admission, Accept)
+        if foreign:  # it is queued first, and the deploy waits for it
+            await add_adoption(services, transaction, app.name, new_id(), caller, bake=False)
         params = {"sha": commit.sha, "force": request.force, "snapshot": request.snapshot}
         await transaction.add_operation(operation_id, OperationKind.DEPLOY, params, caller.name, request.reason)
         await transaction.add_deployment(

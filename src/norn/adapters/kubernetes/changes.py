@@ -92,9 +92,9 @@ class Changes:
         async def attempt() -> None:
             for _ in range(_LOOKS):
                 workload = await self._workload(release.app, fresh=True)
-                if workload.change is not None and workload.change.deployment_id == release.deployment_id:
-                    if workload.pod_template == template:
-                        return
+                change = workload.change.deployment_id if workload.change is not None else None
+                if change == release.deployment_id and workload.pod_template == template:
+                    return
                 note = Note(release.deployment_id, release.image.tag, release.image.digest, images)
                 cause = f"norn rollback to {release.image.tag} with its template ({release.deployment_id})"
                 try:

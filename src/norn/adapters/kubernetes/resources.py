@@ -39,6 +39,6 @@ def owner_of(obj: Object, kind: str) -> str | None:
 
 
 def resource_version(obj: Object) -> int:
-    """Grows with each change of any object (KEP-5504 makes official what has always been so); 0 where it is no number."""
+    """Grows with each change of any object (KEP-5504 makes official what was always so); 0 where it is no number."""
     version = obj["metadata"].get("resourceVersion", "")
     return int(version) if version.isdecimal() else 0

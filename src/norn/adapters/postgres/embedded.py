@@ -58,6 +58,7 @@ class EmbeddedPostgres:
         keep_port: the port is known to others (apps' DATABASE_URL): taken by a stranger, that is an error and no
             reason to move.
         settings: over the ones above.
+        also_on: another address of this machine to listen on, for whoever is not the superuser.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class EmbeddedPostgres:
         major: int = DEFAULT_MAJOR,
         keep_port: bool = False,
         settings: Mapping[str, str] | None = None,
+        also_on: str | None = None,
     ) -> None:
         self._directory = directory
         self._data = directory / "data"
@@ -75,6 +77,7 @@ class EmbeddedPostgres:
         self._major = major
         self._keep_port = keep_port
         self._settings = _SETTINGS | dict(settings or {})
+        self._also_on = also_on
         self._started = asyncio.Lock()
 
     async def start(self) -> str:
@@ -225,6 +228,19 @@ class EmbeddedPostgres:
                 return port
         raise Unavailable(f"No port between {_PORTS.start} and {_PORTS.stop} is free.", hint="End what listens there.")
 
+    def _open_to(self, address: str) -> dict[str, str]:
+        """Settings for listening on another address, too: apps' roles may come from anywhere, the superuser may not."""
+        hba = self._directory / "pg_hba.conf"
+        lines = (
+            f"host all {SUPERUSER} 127.0.0.1/32 scram-sha-256",
+            f"host all {SUPERUSER} all reject",
+            "host all all all scram-sha-256",
+        )
+        hba.write_text("\n".join(lines) + "\n", encoding="ascii")
+        if self._account is not None:
+            os.chown(hba, self._account.uid, self._account.gid)
+        return {"listen_addresses": f"127.0.0.1,{address}", "hba_file": str(hba)}
+
     def _launch(self) -> None:
         port = self._port()
         if self._postmaster() is None and not _is_free(port):
@@ -233,7 +249,8 @@ class EmbeddedPostgres:
                 hint=f"Find it with `ss -ltnp sport = :{port}` and end it: apps know their database by this port.",
                 port=port,
             )
-        options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in self._settings.items())
+        settings = self._settings | (self._open_to(self._also_on) if self._also_on else {})
+        options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in settings.items())
         argv = [
             str(self._programs() / "pg_ctl"), "start", "--wait", "--timeout", str(_START_TIMEOUT_S), "--pgdata",
             str(self._data), "--options", f"-p {port} {options}",

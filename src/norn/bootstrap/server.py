@@ -1,42 +1,34 @@
-"""The only place where parts are put together: settings in, a running server out."""
+"""A running server: the engine, the routes, and what keeps the two informed."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import structlog
 import uvicorn
 
 from norn import __version__
-from norn.adapters.accounts import for_database
-from norn.adapters.local.images import LocalImages
-from norn.adapters.local.runtime import LocalRuntime
 from norn.adapters.postgres.connections import Connections
-from norn.adapters.postgres.databases import PostgresDatabases
-from norn.adapters.postgres.embedded import EmbeddedPostgres
-from norn.adapters.postgres.schema import ensure_database, migrate
+from norn.adapters.postgres.schema import migrate
 from norn.adapters.postgres.store import PostgresStore
-from norn.adapters.secrets import SecretFiles
 from norn.adapters.snapshots.dumps import DumpSnapshots
-from norn.adapters.source.directory import AppsDirectory
-from norn.config import Settings, load_settings
+from norn.bootstrap.installation import Installation, lock_home, prepare_home
+from norn.config import Settings
 from norn.domain.operations import OperationKind
-from norn.domain.ports import Template
-from norn.errors import EXIT_FAILED, DatabaseUnavailable, NornError, ServerNotStarted
+from norn.errors import DatabaseUnavailable, NornError, ServerNotStarted
 from norn.http.access import admin_token
 from norn.http.app import create_app
 from norn.http.metrics import Metrics
 from norn.http.requests import Context
+from norn.operations.adopt import adopt_procedure
 from norn.operations.deploy import deploy_procedure
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
@@ -53,107 +45,6 @@ _SHUTDOWN_S = 3
 _HEALTH_TIMEOUT_S = 2.0
 KILL_AT = "NORN_TEST_KILL_AT"
 """Tests set this to a point of the engine (`deploy.build.begun`), where the server is then killed with SIGKILL."""
-
-
-def configure_logging() -> None:
-    """One JSON line an event on standard error, or readable text on a terminal."""
-    terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    )
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if not terminal:
-        processors.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*processors, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
-
-
-def prepare_home(home: Path) -> None:
-    """NORN_HOME: may be entered by the users that apps run as; what is secret in it has modes of its own."""
-    home.mkdir(parents=True, exist_ok=True)
-    if home.stat().st_uid == os.geteuid():
-        home.chmod(0o755)
-    for name in ("work", "apps", "images"):
-        (home / name).mkdir(exist_ok=True, mode=0o755)
-    for name in ("secrets", "postgres-passwords"):
-        (home / name).mkdir(exist_ok=True, mode=0o700)
-
-
-def lock_home(home: Path) -> IO[str]:
-    """Keep a second server off this home. Raises ServerNotStarted, naming the process that has it."""
-    file = (home / "serve.lock").open("a+", encoding="ascii")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        raise ServerNotStarted(
-            f"A server runs on {home} already (process {file.read().strip() or 'unknown'}).",
-            hint="`norn status` asks it; another server wants another NORN_HOME.",
-        ) from error
-    file.seek(0)
-    file.truncate()
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-class Installation:
-    """The parts that belong to a NORN_HOME, whether a server runs or only `--stop-all` is asked for."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        home = settings.home
-        account = for_database()
-        self.own_postgres = EmbeddedPostgres(home / "postgres" / "norn", account=account)
-        self.apps_postgres = EmbeddedPostgres(home / "postgres" / "apps", account=account, keep_port=True)
-        self.databases = PostgresDatabases(self._apps_server_url, home / "postgres-passwords")
-        self.source = AppsDirectory(settings.apps_dir, mirrors=home / "repos")
-        self.secrets = SecretFiles(home / "secrets")
-        self.images = LocalImages(home)
-        self.runtime = LocalRuntime(
-            home=home, apps_address=settings.apps_address, images=self.images, environment=self._environment
-        )
-
-    async def _apps_server_url(self) -> str:
-        return self.settings.postgres_url or await self.apps_postgres.start()
-
-    async def _environment(self, app: str, template: Template) -> Mapping[str, str]:
-        """What an app's processes are told: its env, its secrets as they are now, its database."""
-        values = await self.secrets.values(app)
-        found = {name: values[name] for name in template.secrets if name in values}
-        directory = await self.source.app(app)
-        spec = await self.source.infraspec(directory)
-        environment = {**template.env, **found}
-        if spec.postgres is not None and "DATABASE_URL" not in environment:
-            database = await self.databases.ensure(app, spec.postgres)
-            environment["DATABASE_URL"] = database.url
-        return environment
-
-    async def database_url(self) -> str:
-        """Norn's own database, started where it is embedded."""
-        if self.settings.database_url is not None:
-            return self.settings.database_url
-        return await ensure_database(await self.own_postgres.start(), "norn")
-
-    async def keep_postgres(self) -> None:
-        """Start the embedded servers again where they have gone."""
-        if self.settings.database_url is None:
-            await self.own_postgres.start()
-        if self.settings.postgres_url is None and (self.settings.home / "postgres" / "apps").exists():
-            await self.apps_postgres.start()
-
-    async def stop_all(self) -> None:
-        """End all local apps and the embedded PostgreSQL."""
-        await self.runtime.stop_all()
-        await self.apps_postgres.stop()
-        await self.own_postgres.stop()
 
 
 class Server:
@@ -189,6 +80,7 @@ class Server:
                 OperationKind.DEPLOY: deploy_procedure(self.services),
                 OperationKind.ROLLBACK: rollback_procedure(self.services),
                 OperationKind.RESTART: restart_procedure(self.services),
+                OperationKind.ADOPT: adopt_procedure(self.services),
                 OperationKind.SNAPSHOT: snapshot_procedure(self.services),
             },
             new_id(),
@@ -197,10 +89,14 @@ class Server:
         )
         self._tasks = [
             asyncio.create_task(self._listen()),
-            asyncio.create_task(self._repeat("reconcile", _RECONCILE_S, parts.runtime.reconcile_all)),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
         ]
+        if parts.local is not None:
+            reconcile = self._repeat("reconcile", _RECONCILE_S, parts.local.reconcile_all)
+            self._tasks.append(asyncio.create_task(reconcile))
+        if parts.cluster is not None:
+            parts.cluster.start()
         await self.engine.start()
         log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
 
@@ -210,6 +106,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._installation.cluster is not None:
+            await self._installation.cluster.stop()
         await self._connections.close()
         if self._settings.database_url is None:
             await self._installation.own_postgres.stop()
@@ -241,10 +139,13 @@ class Server:
 
     async def health(self) -> dict[str, Any]:
         """Each part's state, within two seconds."""
-        return {
+        parts = {
             "database": await _state(self._store.now()),
             "appsDirectory": await _state(self._installation.source.apps()),
         }
+        if self._installation.cluster is not None:
+            parts["cluster"] = await _state(self._installation.cluster.reachable())
+        return parts
 
 
 async def _state(check: Awaitable[object]) -> dict[str, Any]:
@@ -268,10 +169,6 @@ def _kill_point(wanted: str | None) -> Callable[[str], None]:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
-    if settings.runtime != "local":
-        raise ServerNotStarted(
-            "This version of Norn runs apps on this machine alone.", hint="Set NORN_RUNTIME=local, or unset it."
-        )
     prepare_home(settings.home)
     lock = lock_home(settings.home)
     listener = _listen_on(settings.listen_host, settings.listen_port)
@@ -351,24 +248,3 @@ async def _stop_server(home: Path) -> None:
             else:
                 return
     raise ServerNotStarted("The server does not end.", hint="Look at its log; then end it by its process id.")
-
-
-def main(argv: Sequence[str]) -> int:
-    """`python -m norn.bootstrap [--stop-all]`, as `norn serve` calls it; the exit status."""
-    configure_logging()
-    try:
-        settings = load_settings()
-        asyncio.run(stop_all(settings) if "--stop-all" in argv else serve(settings))
-    except NornError as error:
-        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
-        return error.exit_status
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return 0
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""The parts that belong to a NORN_HOME, put together for the runtime that the settings name."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from psycopg.conninfo import conninfo_to_dict
+
+from norn.adapters.accounts import for_database
+from norn.adapters.images.registry import Registry
+from norn.adapters.images.registry_images import RegistryImages
+from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.runtime import KubernetesRuntime
+from norn.adapters.kubernetes.secrets import KubernetesSecrets
+from norn.adapters.local.images import LocalImages
+from norn.adapters.local.runtime import LocalRuntime
+from norn.adapters.postgres.databases import PostgresDatabases
+from norn.adapters.postgres.embedded import EmbeddedPostgres
+from norn.adapters.postgres.schema import ensure_database
+from norn.adapters.secrets import SecretFiles
+from norn.adapters.source.directory import AppsDirectory
+from norn.config import Settings
+from norn.domain.ports import Images, Runtime, Secrets, Template
+from norn.errors import NotPossible, ServerNotStarted
+
+
+def prepare_home(home: Path) -> None:
+    """NORN_HOME: may be entered by the users that apps run as; what is secret in it has modes of its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    if home.stat().st_uid == os.geteuid():
+        home.chmod(0o755)
+    for name in ("work", "apps", "images"):
+        (home / name).mkdir(exist_ok=True, mode=0o755)
+    for name in ("secrets", "postgres-passwords"):
+        (home / name).mkdir(exist_ok=True, mode=0o700)
+
+
+def lock_home(home: Path) -> IO[str]:
+    """Keep a second server off this home. Raises ServerNotStarted, naming the process that has it."""
+    file = (home / "serve.lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise ServerNotStarted(
+            f"A server runs on {home} already (process {file.read().strip() or 'unknown'}).",
+            hint="`norn status` asks it; another server wants another NORN_HOME.",
+        ) from error
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+class Installation:
+    """The parts that belong to a NORN_HOME, whether a server runs or only `--stop-all` is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        home = settings.home
+        account = for_database()
+        self.own_postgres = EmbeddedPostgres(home / "postgres" / "norn", account=account)
+        pods_host = _host(settings.postgres_pod_url) if settings.postgres_url is None else None
+        self.apps_postgres = EmbeddedPostgres(
+            home / "postgres" / "apps", account=account, keep_port=True, also_on=pods_host
+        )
+        self.databases = PostgresDatabases(
+            self._apps_server_url, home / "postgres-passwords", settings.postgres_pod_url
+        )
+        self.source = AppsDirectory(settings.apps_dir, mirrors=home / "repos")
+        self.local: LocalRuntime | None = None
+        self.cluster: KubernetesRuntime | None = None
+        self.images: Images
+        self.secrets: Secrets
+        self.runtime: Runtime
+        if settings.runtime == "kubernetes":
+            cluster = Cluster(settings.namespace, settings.kube_context)
+            name, insecure = registry_name(settings.registry)
+            self.images = RegistryImages(Registry(insecure), name, settings.builder)
+            self.secrets = KubernetesSecrets(cluster)
+            self.runtime = self.cluster = KubernetesRuntime(cluster, self._database_environment)
+        else:
+            local_images = LocalImages(home)
+            self.images = local_images
+            self.secrets = SecretFiles(home / "secrets")
+            self.runtime = self.local = LocalRuntime(
+                home=home, apps_address=settings.apps_address, images=local_images, environment=self._environment
+            )
+
+    async def _apps_server_url(self) -> str:
+        return self.settings.postgres_url or await self.apps_postgres.start()
+
+    async def _environment(self, app: str, template: Template) -> Mapping[str, str]:
+        """What an app's processes are told: its env, its secrets as they are now, its database."""
+        values = await self.secrets.values(app)
+        found = {name: values[name] for name in template.secrets if name in values}
+        environment = {**template.env, **found}
+        return (
+            environment
+            if "DATABASE_URL" in environment
+            else {**await self._database_environment(app, template), **environment}
+        )
+
+    async def _database_environment(self, app: str, _template: Template) -> Mapping[str, str]:
+        """DATABASE_URL as the app reaches its database; empty where it has none. Raises NotPossible."""
+        spec = await self.source.infraspec(await self.source.app(app))
+        if spec.postgres is None:
+            return {}
+        embedded = self.settings.postgres_url is None and spec.postgres.url is None
+        if embedded and self.cluster is not None and self.settings.postgres_pod_url is None:
+            raise NotPossible(
+                f"{app} wants a database, and pods cannot reach the embedded PostgreSQL.",
+                hint="Set NORN_POSTGRES_URL to a server that they can reach, or NORN_POSTGRES_POD_URL to this "
+                "machine as they see it (postgresql://ADDRESS).",
+            )
+        return {"DATABASE_URL": (await self.databases.ensure(app, spec.postgres)).url}
+
+    async def database_url(self) -> str:
+        """Norn's own database, started where it is embedded."""
+        if self.settings.database_url is not None:
+            return self.settings.database_url
+        return await ensure_database(await self.own_postgres.start(), "norn")
+
+    async def keep_postgres(self) -> None:
+        """Start the embedded servers again where they have gone."""
+        if self.settings.database_url is None:
+            await self.own_postgres.start()
+        if self.settings.postgres_url is None and (self.settings.home / "postgres" / "apps").exists():
+            await self.apps_postgres.start()
+
+    async def stop_all(self) -> None:
+        """End all local apps and the embedded PostgreSQL; what runs in a cluster runs on."""
+        if self.local is not None:
+            await self.local.stop_all()
+        await self.apps_postgres.stop()
+        await self.own_postgres.stop()
+
+
+def registry_name(setting: str | None) -> tuple[str | None, frozenset[str]]:
+    """NORN_REGISTRY without its scheme, and the registries that are asked without TLS: `http://…` says so."""
+    if setting is None:
+        return None, frozenset()
+    name = setting.removeprefix("https://").removeprefix("http://").rstrip("/")
+    host = name.partition("/")[0]
+    return name, frozenset({host}) if setting.startswith("http://") else frozenset()
+
+
+def _host(url: str | None) -> str | None:
+    """The host of a PostgreSQL URL."""
+    return str(conninfo_to_dict(url).get("host") or "") or None if url else None
