@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 
+from norn.bootstrap.direct import rollback_direct
 from norn.bootstrap.server import serve, stop_all
-from norn.config import load_settings
+from norn.config import Settings, load_settings
 from norn.errors import EXIT_FAILED, NornError
 
 
@@ -34,12 +38,28 @@ def configure_logging() -> None:
     )
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="norn", add_help=False)
+    parser.add_argument("--stop-all", action="store_true")
+    parser.add_argument("--direct", metavar="APP")
+    parser.add_argument("--reason", default="")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--timeout", type=float, default=300.0)
+    parser.add_argument("--text", action="store_true")
+    return parser
+
+
 def main(argv: Sequence[str]) -> int:
-    """`python -m norn.bootstrap [--stop-all]`, as `norn serve` calls it; the exit status."""
+    """Serve, end what is served, or roll back without a server; the exit status."""
     configure_logging()
+    args = _parser().parse_args(argv)
     try:
         settings = load_settings()
-        asyncio.run(stop_all(settings) if "--stop-all" in argv else serve(settings))
+        if args.direct:
+            return _direct(settings, args)
+        asyncio.run(stop_all(settings) if args.stop_all else serve(settings))
     except NornError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.exit_status
@@ -49,6 +69,30 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _direct(settings: Settings, args: argparse.Namespace) -> int:
+    done = asyncio.run(
+        rollback_direct(
+            settings,
+            args.direct,
+            args.reason,
+            resume=args.resume,
+            dry_run=args.dry_run,
+            timeout_s=args.timeout,
+            quiet=args.quiet,
+        )
+    )
+    print(_sentence(done) if args.text else json.dumps(done, indent=2))
+    return 0
+
+
+def _sentence(done: Mapping[str, Any]) -> str:
+    if done["unchanged"]:
+        return f"{done['app']} runs {done['imageTag']} already: nothing was changed"
+    if done["dryRun"]:
+        return f"would change {done['app']} from {done['fromImageTag']} to {done['imageTag']}: {done['target']['why']}"
+    return f"{done['app']} runs {done['imageTag']}; a server takes it into the history when one is back"
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from norn.http.metrics import Metrics
 from norn.http.requests import Context
 from norn.operations.adopt import adopt_procedure
 from norn.operations.deploy import deploy_procedure
+from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
 from norn.operations.restart import restart_procedure
@@ -97,6 +98,8 @@ class Server:
             self._tasks.append(asyncio.create_task(reconcile))
         if parts.cluster is not None:
             parts.cluster.start()
+            taking_in = self._repeat("direct", _RECONCILE_S, lambda: take_in_all(self.services))
+            self._tasks.append(asyncio.create_task(taking_in))
         await self.engine.start()
         log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
 

@@ -8,7 +8,7 @@ import sys
 from norn.cli.context import Context
 from norn.cli.deployments import announce, outcome, show_plan
 from norn.cli.transport import Problem, quote
-from norn.errors import EXIT_DONE, StillRunning, Unsafe
+from norn.errors import EXIT_DONE, Invalid, StillRunning, Unsafe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
         "  norn rollback myapp --dry-run          only say what would be done, and whether it is enough\n"
         "  norn rollback myapp --to myapp:3f2a91c to any version in `norn history myapp`, newer ones too\n"
         "  norn rollback myapp --further          further back than the rollback that has just run\n"
-        "  norn rollback myapp --reason 'checkout answers 500'"
+        "  norn rollback myapp --reason 'checkout answers 500'\n"
+        "  norn rollback myapp --direct           while Norn itself is down: a kubeconfig is enough"
     )
     parser.add_argument("app")
     which = parser.add_mutually_exclusive_group()
@@ -40,11 +41,14 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="let rollouts that somebody has paused go on with this")
     parser.add_argument("--no-wait", action="store_true", help="return once the runtime has accepted the change")
     parser.add_argument("--timeout", help="wait no longer than this (90s, 5m); it goes on, exit 6")
+    parser.add_argument("--direct", action="store_true", help="without a server: a kubeconfig is enough")
     parser.set_defaults(run=run)
 
 
 def run(context: Context) -> int:
     args = context.args
+    if args.direct:
+        return _direct(context)
     body: dict[str, Any] = {
         "reason": args.reason,
         "force": args.force,
@@ -77,6 +81,29 @@ def run(context: Context) -> int:
         unchanged = reply["unchanged"]
         reply = context.client.get(f"/api/deployments/{reply['id']}") | {"unchanged": unchanged}
     return outcome(context, reply)
+
+
+def _direct(context: Context) -> int:
+    """Become the process that goes to the cluster itself: it has nothing in common with the way through a server."""
+    import os
+
+    args = context.args
+    if args.to is not None or args.further or args.template or args.no_wait or args.from_ is not None:
+        raise Invalid(
+            "--direct goes to the version that is noted on the Kubernetes Deployment, and waits for it; --to, --from, "
+            "--further, --template and --no-wait want a server.",
+            hint=f"`kubectl set image deployment/{args.app} CONTAINER=IMAGE` sets any image.",
+        )
+    words = [f"--direct={args.app}", f"--reason={args.reason}"]
+    words += [f"--{name.replace('_', '-')}" for name in ("resume", "dry_run", "quiet") if getattr(args, name)]
+    if args.timeout:
+        from norn.cli.follow import seconds
+
+        words.append(f"--timeout={seconds(args.timeout)}")
+    if context.printer.format == "text":
+        words.append("--text")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "norn.bootstrap", *words])
 
 
 def _request(context: Context, body: dict[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,20 @@ class Switch:
     """Let a rollout go on that somebody has paused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A rollback that was made on the runtime itself, while no server was there to write it down."""
+
+    id: str
+    by: str
+    reason: str
+    image: Image
+    """As far as the runtime's own notes say; without a commit."""
+    target_deployment_id: str
+    from_deployment_id: str
+    from_image_tag: str
+
+
 class Presence(StrEnum):
     """Whether an image can still be had."""
 
@@ -305,6 +319,14 @@ class Runtime(Protocol):
 
     async def note_way_back(self, app: str, way_back: Release | None) -> None:
         """Note where a rollback would go to, for the day on which Norn itself is down."""
+        ...
+
+    async def direct(self, app: str) -> Direct | None:
+        """A rollback that was made without a server and is not in the history yet."""
+        ...
+
+    async def forget_direct(self, app: str) -> None:
+        """It is in the history by now."""
         ...
 
     async def job_runs(self, app: str, name: str, operation_id: str) -> bool:

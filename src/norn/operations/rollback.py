@@ -45,6 +45,9 @@ class RollbackSteps:
 
     async def prepare(self, run: Run) -> None:
         """Look again: what the plan found may have changed while the deploy in the way was being stopped."""
+        if run.operation.params.get("direct"):
+            await self._prepare_direct(run)
+            return
         live = await live_version(self._services, run.app)
         own = await self._own(run)
         if run.operation.params["ensure"] and live is not None and live.digest != own.digest:
@@ -63,6 +66,17 @@ class RollbackSteps:
         )
         run.output.line(f"from {live.image_tag if live else 'nothing'} to {own.image_tag}")
         run.output.line(str((own.target or {}).get("why", "")))
+
+    async def _prepare_direct(self, run: Run) -> None:
+        """It was made without a server: nothing is left to be changed, all the rest is to be done."""
+        own = await self._own(run)
+        replaced = await self._services.store.deployment(own.from_deployment_id or "")
+        target = await self._services.store.deployment(own.target_deployment_id or "")
+        older = replaced is not None and target is not None and target.origin_seq < replaced.origin_seq
+        run.state.update(
+            previous=None, ensured=False, goesBack=older, replaces=replaced.id if replaced is not None else None
+        )
+        run.output.line(f"made by {own.requested_by} without a server, from {own.from_image_tag} to {own.image_tag}")
 
     async def _retarget(self, run: Run, choice: Target, live: LiveVersion) -> Deployment:
         target = choice.deployment
@@ -85,6 +99,8 @@ class RollbackSteps:
         """Change the image, and nothing else."""
         if run.state["ensured"]:
             run.output.line("it is live: nothing is changed")
+        elif run.operation.params.get("direct"):
+            run.output.line("the image is changed already")
         else:
             await self._change(run)
         async with run.transaction() as transaction:

@@ -54,8 +54,12 @@ class Changes:
 
     # ---- the image alone -----------------------------------------------------------------------------------------
 
-    async def switch(self, switch: Switch, refuse: Callable[[Workload], None]) -> None:
+    async def switch(
+        self, switch: Switch, refuse: Callable[[Workload], None], more: Mapping[str, str | None] = {}
+    ) -> None:
         """Change the image of the app's containers, and nothing else, from what was seen live.
+
+        `more` are annotations of the object that are set with it.
 
         `refuse` raises where what is there is not what the caller saw. Raises RolloutFailed, Busy.
         """
@@ -72,8 +76,9 @@ class Changes:
                 images = images_for(workload, switch)
                 note = Note(switch.deployment_id, switch.image.tag, switch.image.digest, images)
                 cause = f"norn rollback to {switch.image.tag} ({switch.deployment_id})"
+                operations = image_patch(workload, images, note, cause, resume=switch.resume)
                 try:
-                    await self._patch(workload, image_patch(workload, images, note, cause, resume=switch.resume))
+                    await self._patch(workload, operations + annotate(workload, more))
                     return
                 except PatchTestFailed:
                     continue  # somebody was quicker, or the copy was old: look again, and decide again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 
@@ -14,6 +15,7 @@ from norn.adapters.kubernetes.resources import Object, name_of
 from norn.adapters.kubernetes.workload import Workload
 from norn.errors import ClusterRefused, NornError, RuntimeUnavailable
 
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT")
 _AGAIN_S = 1.0
 _LOOK_EVERY_S = 2.0
 
@@ -42,7 +44,7 @@ async def container_lines(
                 )
                 async for line in lines:
                     stamp, _, text = line.partition(" ")
-                    if stamp > last:
+                    if _STAMP.match(stamp) and stamp > last:  # else it is the kubelet that speaks, of a log long gone
                         last, began = stamp, time.monotonic()
                         yield text
         except ClusterRefused as refused:
@@ -113,4 +115,5 @@ async def _live_pods(mirror: Mirror, app: str) -> list[Object]:
     if obj is None:
         return []
     replica_set = newest_replica_set(Workload(obj), mirror.replica_sets.of(app).values())
-    return pods_of(replica_set, mirror.pods.of(app).values())
+    pods = pods_of(replica_set, mirror.pods.of(app).values())
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]

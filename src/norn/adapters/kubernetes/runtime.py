@@ -11,6 +11,7 @@ import structlog
 from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.changes import Changes, paused
 from norn.adapters.kubernetes.client import Cluster, Conflict
+from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
 from norn.adapters.kubernetes.pods import Mark, newest_replica_set, pod_state, pods_of, running_digests
@@ -20,6 +21,7 @@ from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.workload import (
     ADOPTED,
     DEPLOYMENT,
+    DIRECT,
     WAY_BACK,
     Note,
     Workload,
@@ -35,7 +37,7 @@ from norn.adapters.kubernetes.workload import (
 from norn.domain import workloads
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Health, Live, Output, Release, Switch, Template
+from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template
 from norn.domain.ports import Workload as Recorded
 from norn.domain.rollout import PodState
 from norn.domain.verdict import Finding
@@ -332,6 +334,13 @@ class KubernetesRuntime:
             image = way_back.image
             text = Note(way_back.deployment_id, image.tag, image.digest, containers).to_text()
         await self._changes.note(app, {WAY_BACK: text})
+
+    async def direct(self, app: str) -> Direct | None:
+        workload = await self._workload(app)
+        return read_direct(workload) if workload is not None else None
+
+    async def forget_direct(self, app: str) -> None:
+        await self._changes.note(app, {DIRECT: None})
 
     # ---- jobs, logs ----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from norn.adapters.local.readiness import ask_replica
 from norn.adapters.local.state import Active, Desired
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Health, Live, Output, Release, Switch, Template, Workload
+from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Workload
 from norn.domain.verdict import Finding
 from norn.errors import ImageMissing, NornError, NotPossible, RolloutFailed, Stale
 
@@ -109,6 +109,13 @@ class LocalRuntime:
 
     async def note_way_back(self, app: str, way_back: Release | None) -> None:
         """Nothing: without its server nobody could do anything with it."""
+
+    async def direct(self, app: str) -> Direct | None:
+        """None: without its server nothing can be changed here."""
+        return None
+
+    async def forget_direct(self, app: str) -> None:
+        """There is none."""
 
     async def preflight(self, spec: Infraspec) -> None:
         """Whether the app's port could be had. Raises PortInUse, RolloutFailed."""
