@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import httpx2
 import yaml
 from lightkube import AsyncClient
+from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfig
+from lightkube.config.models import User
 from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.types import CascadeType, PatchType
 
@@ -25,6 +27,7 @@ MANAGER = "norn"
 PATIENCE_S = 45.0
 """How long a change is tried again while the API server does not answer: the time that one takes to restart."""
 _REQUEST_S = 5.0
+_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=90)
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0)
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _TEST_FAILED = 422
@@ -100,9 +103,16 @@ class Cluster:
     def client(self) -> AsyncClient:
         if self._client is None:
             config = load_config(self._context)
-            timeout = httpx2.Timeout(_REQUEST_S)
             try:
-                self._client = AsyncClient(config, namespace=self.namespace, timeout=timeout, field_manager=MANAGER)
+                # A rollback is in a hurry: connections are kept for longer than the five seconds that are usual.
+                verify = verify_cluster(config.cluster, config.user or User(), config.abs_file)
+                self._client = AsyncClient(
+                    config,
+                    namespace=self.namespace,
+                    timeout=httpx2.Timeout(_REQUEST_S),
+                    field_manager=MANAGER,
+                    transport=httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS),  # type: ignore[arg-type]
+                )
             except (ConfigError, OSError, ValueError) as error:
                 raise SettingInvalid(
                     f"The kubeconfig cannot be used: {error}.", hint="Try `kubectl get pods`."
