@@ -1,0 +1,30 @@
+"""One namespace and one server for all tests on the cluster: each test has apps of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.fixtures.clusters import Namespace, namespace, needs_cluster
+from tests.fixtures.norn import NornServer, served
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All one after the other: some of these tests stop parts of the cluster."""
+    for item in items:
+        if "tests/cluster" in str(item.path):
+            item.add_marker(needs_cluster)
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.fixture(scope="session")
+def space() -> Iterator[Namespace]:
+    with namespace() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def server(space: Namespace) -> Iterator[NornServer]:
+    with served(**space.settings()) as found:
+        yield found
