@@ -263,8 +263,11 @@ class Runtime(Protocol):
         """What about the way it runs at this moment is worth knowing before it is changed."""
         ...
 
-    async def preflight(self, spec: Infraspec) -> None:
-        """Before anything is built: would a rollout be possible at all (port free, …)? Raises RolloutFailed, Paused."""
+    async def preflight(self, spec: Infraspec, *, force: bool) -> None:
+        """Before anything is built: would a rollout be possible at all (port free, …)?
+
+        With `force`, what others have changed by hand is no hindrance. Raises RolloutFailed, Paused, ForeignFields.
+        """
         ...
 
     async def refuse_paused(self, app: str) -> None:

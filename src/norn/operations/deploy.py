@@ -69,7 +69,7 @@ async def _take(services: Services, request: DeployRequest, caller: Caller) -> s
     if not spec.deploy:
         raise NotDeployable(f"The infraspec of {app.name} says `deploy: false`.", hint="Set it to true and commit.")
     await _refuse_quarantined(services, app.name, tag, force=request.force)
-    await services.runtime.preflight(spec)
+    await services.runtime.preflight(spec, force=request.force)
     foreign = await services.runtime.foreign(app.name)
     operation_id = new_id()
     async with accepting(services, app.name, caller, operation_id) as transaction:

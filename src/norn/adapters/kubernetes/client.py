@@ -111,7 +111,7 @@ class Cluster:
                     namespace=self.namespace,
                     timeout=httpx2.Timeout(_REQUEST_S),
                     field_manager=MANAGER,
-                    transport=httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS),  # type: ignore[arg-type]
+                    transport=httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS),
                 )
             except (ConfigError, OSError, ValueError) as error:
                 raise SettingInvalid(

@@ -10,7 +10,7 @@ import structlog
 
 from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.changes import Changes, paused
-from norn.adapters.kubernetes.client import Cluster, Conflict
+from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
@@ -27,6 +27,7 @@ from norn.adapters.kubernetes.workload import (
     Workload,
     accepted,
     digest_of,
+    last_manager,
     live_of,
     made_live,
     main_container,
@@ -45,7 +46,7 @@ from norn.errors import ClusterRefused, NotPossible, RolloutFailed, Stale
 
 log = structlog.get_logger(__name__)
 
-_PUT_BACK_S = 120.0
+_PUT_BACK_S = 30.0
 _NO_DIGEST = "sha256:" + "0" * 64
 
 Environment = Callable[[str, Template], Awaitable[Mapping[str, str]]]
@@ -140,14 +141,14 @@ class KubernetesRuntime:
         if workload is not None and workload.paused:
             raise paused(app)
 
-    async def preflight(self, spec: Infraspec) -> None:
+    async def preflight(self, spec: Infraspec, *, force: bool) -> None:
         """Whether the API server would take what the infraspec declares. Raises Paused, ForeignFields."""
         await self.refuse_paused(spec.app)
         workload = await self._workload(spec.app)
         if workload is None or workload.foreign or workload.adopted:
             return
         image = Image(f"{spec.app}:preflight", _NO_DIGEST, "")
-        await self._changes.preview(Release(spec.app, "preflight", image, Template.of(spec)))
+        await self._changes.preview(Release(spec.app, "preflight", image, Template.of(spec), force=force))
 
     async def workload(self, app: str) -> Recorded:
         workload = await self._workload(app)
@@ -300,6 +301,9 @@ class KubernetesRuntime:
             return
         workload = Workload(obj)
         if workload.annotations.get(DEPLOYMENT) != deployment_id:
+            return
+        if not workload.runs(workload.change):
+            output(f"{last_manager(workload, MANAGER)} has changed the image since: it stays as it is\n")
             return
         live = workload.live
         if live is None:

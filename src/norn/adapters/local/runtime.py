@@ -117,7 +117,7 @@ class LocalRuntime:
     async def forget_direct(self, app: str) -> None:
         """There is none."""
 
-    async def preflight(self, spec: Infraspec) -> None:
+    async def preflight(self, spec: Infraspec, *, force: bool) -> None:
         """Whether the app's port could be had. Raises PortInUse, RolloutFailed."""
         if spec.role == "webserver" and spec.port is not None:
             await asyncio.to_thread(self._app(spec.app).front.check_port, spec.port)
