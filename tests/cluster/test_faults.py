@@ -1,0 +1,149 @@
+"""Parts of the cluster stop while Norn is at work: the API server, a kubelet, the registry, Norn itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.cluster.test_rollbacks import two_versions
+from tests.fixtures.clusters import ClusterApp, Namespace
+from tests.fixtures.norn import NornServer, served, until
+
+
+class Part:
+    """A part of the cluster that runs as a process of this machine."""
+
+    def __init__(self, program: str) -> None:
+        self.pid = next(iter(self._running(program)), 0)
+        if not self.pid:
+            pytest.skip(f"{program} does not run on this machine")
+        process = Path(f"/proc/{self.pid}")
+        self.argv = (process / "cmdline").read_bytes().decode().split("\0")[:-1]
+        self.cwd = (process / "cwd").readlink()
+        self.log = (process / "fd/1").readlink()
+        self.environment = dict(
+            line.split("=", 1) for line in (process / "environ").read_bytes().decode().split("\0") if "=" in line
+        )
+
+    @staticmethod
+    def _running(program: str) -> list[int]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                argv = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if Path(argv[0].decode("utf-8", "replace")).name == program:
+                found.append(int(process.name))
+        return found
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """SIGSTOP: it holds its connections and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """SIGKILL; started again as it was."""
+        os.kill(self.pid, signal.SIGKILL)
+        try:
+            until(lambda: not Path(f"/proc/{self.pid}/cwd").exists(), "its end")
+            yield
+        finally:
+            with self.log.open("ab") as log:
+                started = subprocess.Popen(
+                    self.argv, cwd=self.cwd, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            started.returncode = 0  # it outlives this test run: nobody is to wait for it
+            for note in (self.cwd / "run").glob("*.pid"):
+                if note.read_text().strip() == str(self.pid):
+                    note.write_text(str(started.pid))
+
+
+def answering(space: Namespace) -> None:
+    def look() -> bool:
+        argv = ["kubectl", "--namespace", space.name, "--request-timeout=2s", "get", "deployments"]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+    until(look, "the API server", 90)
+
+
+def test_an_api_server_that_hangs_during_the_patch_gets_it_when_it_is_back(
+    server: NornServer, space: Namespace
+) -> None:
+    app = two_versions(server, space, "hung")
+    with Part("kube-apiserver").stopped():
+        started = server.api("POST", "/api/apps/hung/rollback")
+        assert started.status in (202, 503)
+        if started.status == 202:
+            server.step_begun(started.body["id"], "switch")
+    answering(space)
+    if started.status == 202:
+        operation = server.ended(started.body["id"])
+        assert operation["status"] == "succeeded", operation["error"]
+        assert app.answers() == {"one"}
+
+
+def test_an_api_server_that_is_killed_during_the_watch_changes_nothing_about_the_end(
+    server: NornServer, space: Namespace
+) -> None:
+    app = two_versions(server, space, "cut", first="time.sleep(6)")
+    started = server.api("POST", "/api/apps/cut/rollback", Prefer="wait=10")
+    assert started.body["accepted"]
+    with Part("kube-apiserver").killed():
+        pass
+    answering(space)
+    operation = server.ended(started.body["id"], timeout_s=120)
+    assert operation["status"] == "succeeded", operation["error"]
+    assert app.answers() == {"one"}
+
+
+def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornServer, space: Namespace) -> None:
+    app = two_versions(server, space, "frozen", timeout="6s")
+    with Part("kubelet").stopped():
+        started = server.api("POST", "/api/apps/frozen/rollback", Prefer="wait=10")
+        operation = server.ended(started.body["id"], timeout_s=90)
+    assert operation["status"] == "failed"
+    assert [found["status"] for found in server.history("frozen")][1:] == ["deployed", "deployed"]
+    until(lambda: app.answers() == {"two"}, "what was live")
+
+
+def test_a_registry_that_is_down_is_a_caution_and_no_reason_to_stay(server: NornServer, space: Namespace) -> None:
+    app = two_versions(server, space, "unasked")
+    with Part("docker-registry").stopped():
+        back = server.norn("rollback", "unasked")
+    assert back.exit_status == 0, back.err
+    assert "image_unverified" in {finding["code"] for finding in back.json()["verdict"]["findings"]}
+    assert app.answers() == {"one"}
+
+
+@pytest.mark.parametrize("point", ["rollback.switch.begun", "rollback.switch.ran", "rollback.rollout.begun"])
+def test_a_killed_server_is_followed_by_one_that_ends_the_rollback(space: Namespace, point: str) -> None:
+    with served(**space.settings()) as server:
+        app = ClusterApp(server, space, f"killed-{point.replace('.', '-')}")
+        app.deploy("one")
+        app.deploy("two")
+        server.stop()
+        server.start(NORN_TEST_KILL_AT=point)
+        try:
+            server.api("POST", f"/api/apps/{app.name}/rollback")
+        except OSError:
+            pass  # it was killed before it could answer
+        assert server.process is not None
+        server.process.wait(30)
+        server.start()
+        newest = server.history(app.name)[0]
+        assert newest["kind"] == "rollback"
+        assert server.ended(newest["id"])["status"] == "succeeded"
+        assert app.answers() == {"one"}
+        assert [found["status"] for found in server.history(app.name)].count("rolled_back") == 1
