@@ -1,0 +1,259 @@
+"""What a Kubernetes Deployment says, and the patches that change it."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from norn.adapters.kubernetes.changes import images_for
+from norn.adapters.kubernetes.direct import plan_direct
+from norn.adapters.kubernetes.pods import Mark, pod_state, rollout_state, running_digests
+from norn.adapters.kubernetes.workload import (
+    Note,
+    Workload,
+    digest_of,
+    image_patch,
+    live_of,
+    made_live,
+    main_container,
+    reference_of,
+    repository_of,
+    sharing,
+)
+from norn.domain.images import Image
+from norn.domain.ports import Switch
+from norn.domain.workloads import findings
+from norn.errors import NothingToRollBackTo, RolloutFailed
+
+ONE, TWO = "r/web@sha256:" + "1" * 64, "r/web@sha256:" + "2" * 64
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def note(reference: str, deployment_id: str, *keys: str) -> Note:
+    return Note(deployment_id, f"r/web:{deployment_id}", digest_of(reference), dict.fromkeys(keys or KEYS, reference))
+
+
+KEYS = ("initContainers/migrate", "containers/web")
+
+
+def deployment(
+    image: str, *, change: Note | None = None, live: Note | None = None, **annotations: str
+) -> dict[str, Any]:
+    if change is not None:
+        annotations |= {"norn.dev/deployment": change.deployment_id, "norn.dev/change": change.to_text()}
+    if live is not None:
+        annotations |= {name: text or "" for name, text in made_live(live, NOW).items()}
+    return {
+        "metadata": {
+            "name": "web", "uid": "u", "generation": 3, "creationTimestamp": "2026-01-01T00:00:00Z",
+            "annotations": annotations,
+        },
+        "spec": {
+            "replicas": 2,
+            "template": {"spec": {
+                "initContainers": [{"name": "migrate", "image": image}],
+                "containers": [{"name": "proxy", "image": "mesh:1"}, {"name": "web", "image": image}],
+            }},
+        },
+    }  # fmt: skip
+
+
+def applied(document: dict[str, Any], operations: list[dict[str, Any]]) -> dict[str, Any]:
+    """RFC 6902, as far as Norn uses it; a test that does not hold is an AssertionError."""
+    found = copy.deepcopy(document)
+    for operation in operations:
+        *path, last = (part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:])
+        parent: Any = found
+        for part in path:
+            parent = parent[int(part) if isinstance(parent, list) else part]
+        if operation["op"] == "test":
+            assert parent[last] == operation["value"]
+        elif operation["op"] == "remove":
+            del parent[last]
+        else:
+            parent[last] = operation["value"]
+    return found
+
+
+# ---- what is live ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("obj", "deployment_id", "digest"),
+    [
+        pytest.param(deployment(ONE), None, digest_of(ONE), id="somebody else's"),
+        pytest.param(deployment(ONE, change=note(ONE, "a")), "nothing", "", id="nothing has rolled out yet"),
+        pytest.param(deployment(ONE, change=note(ONE, "a"), live=note(ONE, "a")), "a", digest_of(ONE), id="rolled out"),
+        pytest.param(
+            deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")), "a", digest_of(ONE), id="rolling out"
+        ),
+        pytest.param(
+            deployment("r/web:hand", change=note(ONE, "a"), live=note(ONE, "a")), None, "sha256:9", id="changed by hand"
+        ),
+    ],
+)
+def test_what_is_live(obj: dict[str, Any], deployment_id: str | None, digest: str) -> None:
+    live = live_of(Workload(obj), "sha256:9")
+    if deployment_id == "nothing":
+        assert live is None
+    else:
+        assert live is not None
+        assert (live.deployment_id, live.digest) == (deployment_id, digest)
+
+
+def test_a_note_that_nobody_can_read_is_none() -> None:
+    for text in (None, "", "{", "[]", '{"deployment": 1}', '{"containers": []}'):
+        assert Note.from_text(text) is None
+
+
+# ---- patches -----------------------------------------------------------------------------------------------------
+
+
+def test_the_patch_changes_the_images_of_the_named_containers_and_norns_annotations_alone() -> None:
+    before = deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"), other="kept")
+    images = dict.fromkeys(KEYS, ONE)
+    after = applied(before, image_patch(Workload(before), images, note(ONE, "c"), "why", resume=False))
+    wanted = copy.deepcopy(before)
+    pod = wanted["spec"]["template"]["spec"]
+    pod["initContainers"][0]["image"] = pod["containers"][1]["image"] = ONE
+    own = {"norn.dev/deployment", "norn.dev/change", "norn.dev/image", "kubernetes.io/change-cause"}
+    assert after["spec"] == wanted["spec"]
+    changed = {name for name, text in after["metadata"]["annotations"].items()
+               if before["metadata"]["annotations"].get(name) != text}  # fmt: skip
+    assert changed == own
+
+
+@pytest.mark.parametrize("meanwhile", ["the image", "the position", "another change by Norn"])
+def test_the_patch_fails_where_something_changed_meanwhile(meanwhile: str) -> None:
+    before = deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"))
+    operations = image_patch(Workload(before), dict.fromkeys(KEYS, ONE), note(ONE, "c"), "why", resume=False)
+    if meanwhile == "the image":
+        before["spec"]["template"]["spec"]["containers"][1]["image"] = "r/web:hand"
+    elif meanwhile == "the position":
+        before["spec"]["template"]["spec"]["containers"].reverse()
+    else:
+        before["metadata"]["annotations"]["norn.dev/deployment"] = "z"
+    with pytest.raises(AssertionError):
+        applied(before, operations)
+
+
+def test_resuming_is_part_of_the_same_patch() -> None:
+    before = deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"))
+    before["spec"]["paused"] = True
+    operations = image_patch(Workload(before), dict.fromkeys(KEYS, ONE), note(ONE, "c"), "why", resume=True)
+    assert "paused" not in applied(before, operations)["spec"]
+
+
+def test_a_target_without_a_record_gets_the_containers_that_are_norns_now() -> None:
+    workload = Workload(deployment(TWO, change=note(TWO, "b")))
+    image = Image("r/web:a", digest_of(ONE), "")
+    assert images_for(workload, Switch("web", "c", image)) == dict.fromkeys(KEYS, ONE)
+
+
+def test_a_recorded_container_that_is_gone_points_to_the_template() -> None:
+    workload = Workload(deployment(TWO, change=note(TWO, "b")))
+    switch = Switch("web", "c", Image("r/web:a", digest_of(ONE), ""), {"containers": {"containers/old": ONE}})
+    with pytest.raises(RolloutFailed, match="containers/old"):
+        images_for(workload, switch)
+
+
+# ---- adopting ----------------------------------------------------------------------------------------------------
+
+
+def test_the_app_is_the_container_of_its_name_with_all_that_run_the_same_image() -> None:
+    workload = Workload(deployment(ONE))
+    main = main_container(workload)
+    assert main == "containers/web"
+    assert sharing(workload, main) == dict.fromkeys(KEYS, ONE)
+
+
+def test_several_containers_of_other_names_are_for_a_person_to_choose_from() -> None:
+    obj = deployment(ONE)
+    obj["metadata"]["name"] = "shop"
+    assert main_container(Workload(obj)) is None
+    assert main_container(Workload(obj), "web") == "containers/web"
+    assert main_container(Workload(obj), "migrate") is None
+
+
+# ---- without a server --------------------------------------------------------------------------------------------
+
+
+def test_a_change_that_has_not_rolled_out_is_undone_first() -> None:
+    plan = plan_direct(Workload(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a"))))
+    assert (plan.target.deployment_id, plan.undoes) == ("a", True)
+
+
+def test_else_it_goes_to_the_way_back_that_is_noted() -> None:
+    noted = {"norn.dev/way-back": note(ONE, "a").to_text()}
+    plan = plan_direct(Workload(deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"), **noted)))
+    assert (plan.target.deployment_id, plan.undoes) == ("a", False)
+
+
+def test_without_a_note_there_is_nothing_to_go_back_to() -> None:
+    with pytest.raises(NothingToRollBackTo):
+        plan_direct(Workload(deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"))))
+
+
+# ---- references and pods -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tag", "repository"),
+    [
+        ("r:5000/team/web:abc", "r:5000/team/web"),
+        ("r:5000/web@sha256:1", "r:5000/web"),
+        ("r:5000/web", "r:5000/web"),
+        ("nginx:1.25", "nginx"),
+        ("nginx", "nginx"),
+    ],
+)
+def test_the_repository_of_a_reference(tag: str, repository: str) -> None:
+    assert repository_of(tag) == repository
+
+
+def test_what_runs_is_the_digest() -> None:
+    assert reference_of(Image("r:5000/web:abc", "sha256:1", "")) == "r:5000/web@sha256:1"
+
+
+def test_conditions_from_before_the_change_are_no_news() -> None:
+    obj = deployment(ONE, change=note(ONE, "a"))
+    failed = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late"}
+    obj["status"] = {"conditions": [failed | {"lastUpdateTime": "2026-01-01T00:00:00Z"}]}
+    workload = Workload(obj)
+    assert rollout_state(workload, [], Mark.of(workload)).overdue == ""
+    assert rollout_state(workload, [], Mark({})).overdue == "late"
+
+
+def test_a_crashed_container_tells_its_exit_status() -> None:
+    terminated = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    status = {"containerStatuses": [
+        {"name": "web", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": terminated}
+    ]}  # fmt: skip
+    (container,) = pod_state({"metadata": {"name": "p"}, "status": status}).containers
+    assert (container.waiting, container.ended) == ("CrashLoopBackOff", "exit status 137 (OOMKilled)")
+
+
+def test_only_manifest_digests_of_pods_that_stay_count() -> None:
+    def pod(image_id: str, **metadata: str) -> dict[str, Any]:
+        return {"metadata": metadata, "status": {"containerStatuses": [{"name": "web", "imageID": image_id}]}}
+
+    pods = [pod(ONE), pod("sha256:config"), pod(TWO, deletionTimestamp="now")]
+    assert running_digests(pods, "web") == {digest_of(ONE)}
+
+
+@pytest.mark.parametrize(
+    ("managers", "labels", "replicas", "codes"),
+    [
+        (["norn", "kubectl"], {}, 2, []),
+        (["argocd-controller"], {}, 2, ["managed_elsewhere"]),
+        ([], {"kustomize.toolkit.fluxcd.io/name": "x"}, 2, ["managed_elsewhere"]),
+        ([], {}, 0, ["no_replicas"]),
+    ],
+)
+def test_cautions_about_how_it_runs(
+    managers: list[str], labels: dict[str, str], replicas: int, codes: list[str]
+) -> None:
+    assert [found.code for found in findings("web", managers=managers, labels=labels, replicas=replicas)] == codes
