@@ -131,7 +131,7 @@ def test_without_a_server_a_kubeconfig_is_enough_and_the_next_server_writes_it_d
         again = subprocess.run(argv, env=outside, capture_output=True, text=True, check=False, timeout=90)
         assert again.returncode == 3, again.stderr
         server.start()
-        entry = until(lambda: next((d for d in server.history("alone") if d["id"] == reply["id"]), None), "the entry")
+        (entry,) = until(lambda: [d for d in server.history("alone") if d["id"] == reply["id"]], "the entry")
         assert (entry["kind"], entry["reason"]) == ("rollback", "night")
         assert server.ended(reply["id"])["status"] == "succeeded"
         live = server.status("alone")["live"]

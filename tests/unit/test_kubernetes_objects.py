@@ -230,7 +230,8 @@ def test_conditions_from_before_the_change_are_no_news() -> None:
 def test_a_crashed_container_tells_its_exit_status() -> None:
     terminated = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     status = {"containerStatuses": [
-        {"name": "web", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": terminated}
+        {"name": "web", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+         "lastState": terminated}
     ]}  # fmt: skip
     (container,) = pod_state({"metadata": {"name": "p"}, "status": status}).containers
     assert (container.waiting, container.ended) == ("CrashLoopBackOff", "exit status 137 (OOMKilled)")

@@ -87,10 +87,14 @@ async def app_lines(
                         reading = _read(cluster, mirror, app, name_of(pod), name, part, queue)
                         tasks[key] = asyncio.create_task(reading)
             first = False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    while True:
-                        yield await queue.get()
+            looked = time.monotonic()
+            while (left := looked + _LOOK_EVERY_S - time.monotonic()) > 0:
+                heard: str | None = None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        heard = await queue.get()
+                if heard is not None:  # outside of the time-out: it is for waiting, not for whoever reads
+                    yield heard
     finally:
         for task in tasks.values():
             task.cancel()
