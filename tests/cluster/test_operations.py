@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import yaml
-from tests.fixtures.clusters import REGISTRY, ClusterApp, Namespace
+from tests.fixtures.clusters import BASE_IMAGE, REGISTRY, ClusterApp, Namespace
 from tests.fixtures.norn import NornServer, served, until
 
 FOREIGN = """
@@ -176,3 +179,19 @@ def test_without_a_cluster_the_server_serves_and_says_why_it_can_do_nothing(spac
         assert server.api("GET", "/api/deployments").status == 200
         assert "does not answer" in server.status("stranded")["problem"]
         assert server.api("GET", "/api/health").body["parts"]["cluster"]["ok"] is False
+
+
+# ---- the demo ----------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_comes_back_on_the_cluster_too(space: Namespace) -> None:
+    settings = {name: value for name, value in space.settings().items() if name not in ("NORN_RUNTIME", "KUBECONFIG")}
+    argv = [sys.executable, "-m", "norn", "demo", "--runtime", "kubernetes", "--base-image", BASE_IMAGE]
+    with tempfile.TemporaryDirectory(prefix="norn-test-") as directory:
+        Path(directory).chmod(0o755)
+        environment = os.environ | settings | {"TMPDIR": directory}
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "The good version answers again." in done.stdout
+        assert list(Path(directory).iterdir()) == []
+    assert space.get("deployment", "guestbook") is None

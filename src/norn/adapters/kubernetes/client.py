@@ -253,6 +253,9 @@ async def translated() -> AsyncIterator[None]:
             clusterStatus=status.code,
             clusterReason=status.reason,
         ) from error
+    except httpx2.StreamError as error:
+        # The answer to a stream was an error whose text lightkube has not read: a container has not started, say.
+        raise RuntimeUnavailable("The Kubernetes API server refuses the stream.") from error
     except httpx2.HTTPStatusError as error:
         raise RuntimeUnavailable(
             f"The Kubernetes API server answers {error.response.status_code}.", hint="`kubectl get --raw /readyz`"

@@ -47,13 +47,8 @@ async def container_lines(
                     if _STAMP.match(stamp) and stamp > last:  # else it is the kubelet that speaks, of a log long gone
                         last, began = stamp, time.monotonic()
                         yield text
-        except ClusterRefused as refused:
-            if refused.facts.get("clusterStatus") == 404:
-                return  # the pod has gone, and its log with it
-            if refused.facts.get("clusterStatus") != 400:  # 400: the container has not started yet
-                raise
         except RuntimeUnavailable:
-            pass
+            pass  # dropped, or the container has not started yet
         if over:
             return
         await asyncio.sleep(_AGAIN_S)
