@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import os
 import signal
@@ -44,6 +45,8 @@ _RECONCILE_S = 3.0
 _TIDY_S = 3_600.0
 _SHUTDOWN_S = 3
 _HEALTH_TIMEOUT_S = 2.0
+_LONG_WAY = ("rollback.prepare", "rollback.switch.before")
+"""Points that a rollback passes only where it waits to be claimed."""
 KILL_AT = "NORN_TEST_KILL_AT"
 """Tests set this to a point of the engine (`deploy.build.begun`), where the server is then killed with SIGKILL."""
 
@@ -88,6 +91,8 @@ class Server:
             point=_kill_point(os.environ.get(KILL_AT)),
             ended=self.metrics.operation,
         )
+        if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
+            self.services = dataclasses.replace(self.services, worker=self.engine)
         self._tasks = [
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),

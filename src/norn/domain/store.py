@@ -39,6 +39,33 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """An operation that its acceptor works on itself, at once: what is done by then, and which step comes next."""
+
+    server_id: str
+    lease_s: float
+    state: Mapping[str, Any]
+    done: Sequence[tuple[str, str]]
+    """Name and output of each step that is done."""
+    next: str
+
+
+class Worker(Protocol):
+    """The engine of this server, as those see it who accept requests."""
+
+    server_id: str
+    lease_s: float
+
+    def ready(self) -> bool:
+        """Whether it could work on one more operation at once."""
+        ...
+
+    def take(self, claim: Claim) -> None:
+        """Work on what was just accepted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that changed. `seq` follows the order of commits: who has seen n has seen all below n."""
 
@@ -124,6 +151,18 @@ class Accepting(Protocol):
     async def add_operation(
         self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
     ) -> None: ...
+
+    async def add_begun(
+        self,
+        operation_id: str,
+        kind: OperationKind,
+        params: Mapping[str, Any],
+        requested_by: str,
+        reason: str,
+        begun: Begun,
+    ) -> Claim:
+        """As `add_operation`, claimed by this server from the first moment; nothing of the app may be running."""
+        ...
 
     async def add_deployment(self, deployment_id: str, **columns: Any) -> None: ...
 

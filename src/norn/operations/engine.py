@@ -66,9 +66,9 @@ class Engine:
     ) -> None:
         self._store = store
         self._procedures = procedures
-        self._server_id = server_id
+        self.server_id = self._server_id = server_id
         self._capacity = capacity
-        self._lease_s = lease_s
+        self.lease_s = self._lease_s = lease_s
         self._point = point
         self._ended = ended
         self._wake = asyncio.Event()
@@ -103,6 +103,14 @@ class Engine:
     def wake(self) -> None:
         """There may be something to claim."""
         self._wake.set()
+
+    def ready(self) -> bool:
+        """Whether it could work on one more operation at once."""
+        return bool(self._loops) and not self._stopping and len(self._tasks) < self._capacity
+
+    def take(self, claim: Claim) -> None:
+        """Work on an operation that was claimed as it was accepted."""
+        self._take(claim)
 
     def cancel(self, operation_id: str) -> None:
         """The operation is to be cancelled; does nothing where this server does not run it, or it is ending anyway."""
@@ -240,8 +248,10 @@ class Engine:
             record = records.get(ordinal)
             if record is not None and record.status is StepStatus.DONE:
                 continue
-            self._point(f"{kind}.{step.name}.before")
-            await self._begin(run, ordinal, step, ended)
+            handed_over = record is not None and run.operation.claims == 1  # begun as it was accepted
+            if not handed_over:
+                self._point(f"{kind}.{step.name}.before")
+                await self._begin(run, ordinal, step, ended)
             self._point(f"{kind}.{step.name}.begun")
 
             async def flush(text: str, new: str, ordinal: int = ordinal, step: Step = step) -> None:
@@ -250,7 +260,7 @@ class Engine:
 
             async with StepOutput(flush, record.output if record else "") as output:
                 run.output = output
-                if record is not None:
+                if record is not None and not handed_over:
                     output.line("[the server was interrupted; going on]")
                 try:
                     await step.run(run)

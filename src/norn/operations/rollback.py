@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from norn.domain import targets
 from norn.domain.deployments import Deployment, Status
+from norn.domain.images import Image
 from norn.domain.ports import Release, Switch
 from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion, NoTarget, Target
@@ -11,7 +11,7 @@ from norn.domain.verdict import verdict_of
 from norn.errors import RolloutFailed
 from norn.operations import rollouts
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.rollback_plan import nothing_to_roll_back_to
+from norn.operations.rollback_plan import nothing_to_roll_back_to, prepared, prepared_text
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
 
@@ -56,16 +56,11 @@ class RollbackSteps:
                 raise nothing_to_roll_back_to(run.app, choice)
             run.output.line(f"{live.image_tag} rolled out before it could be stopped")
             own = await self._retarget(run, choice, live)
-        known = live.deployment if live else None
         target = await self._services.store.deployment(own.target_deployment_id or "")
-        run.state.update(  # kept with the end of this step: nothing is changed before
-            previous=await rollouts.remembered(self._services, run.app, live),
-            ensured=live is not None and live.digest == own.digest,
-            goesBack=target is not None and targets.goes_back(target, live),
-            replaces=known.id if known else None,
-        )
-        run.output.line(f"from {live.image_tag if live else 'nothing'} to {own.image_tag}")
-        run.output.line(str((own.target or {}).get("why", "")))
+        assert target is not None
+        previous = await rollouts.remembered(self._services, run.app, live)
+        run.state.update(prepared(target, own.template, live, previous))  # kept with the end of this step
+        run.output.write(prepared_text(target, live, str((own.target or {}).get("why", ""))))
 
     async def _prepare_direct(self, run: Run) -> None:
         """It was made without a server: nothing is left to be changed, all the rest is to be done."""
@@ -107,11 +102,10 @@ class RollbackSteps:
             await transaction.mark(accepted=True)
 
     async def _change(self, run: Run) -> None:
-        own, previous = await self._own(run), run.state["previous"]
-        image = image_of(own)
-        target = await self._services.store.deployment(own.target_deployment_id or "")
-        workload = target.workload if target is not None else None
-        template = rollouts.template_of(own.template)
+        change, previous = run.state["change"], run.state["previous"]
+        image = Image(change["imageTag"], change["digest"], change["commitSha"])
+        workload = change["workload"]
+        template = rollouts.template_of(change["template"])
         if (template is not None or workload) and (previous is None or run.operation.params["template"]):
             wanted = template or rollouts.NO_TEMPLATE
             await self._services.runtime.apply(Release(run.app, run.id, image, wanted, workload))

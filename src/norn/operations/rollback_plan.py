@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from norn.domain import targets
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
+from norn.domain.store import Begun
 from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.domain.verdict import Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
+from norn.operations.rollouts import remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
 
@@ -50,6 +53,8 @@ class Plan:
     stop: tuple[Operation, ...] = ()
     ensure: bool = False
     """What is live stays: the deploy in the way has not rolled out."""
+    at: datetime | None = None
+    """When it was made, by the database's clock."""
 
     @property
     def unchanged(self) -> bool:
@@ -117,9 +122,9 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
 
 async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
     """Plan, then take the request if the world is still as the plan found it; None where it is not."""
-    active = await services.store.active_operations(app)
-    recorded = await services.store.live_deployment(app)
-    live = await live_version(services, app)
+    active, recorded, live = await asyncio.gather(
+        services.store.active_operations(app), services.store.live_deployment(app), live_version(services, app)
+    )
     admission = admit(OperationKind.ROLLBACK, active, explicit=request.explicit)
     if isinstance(admission, Answer):
         joined = await services.store.deployment(admission.operation.id)
@@ -171,12 +176,11 @@ async def _plan(
     live: LiveVersion | None,
     stop: Sequence[Operation],
 ) -> Plan:
-    now = await services.store.now()
-    found = await services.runtime.findings(app)
+    now, found = await asyncio.gather(services.store.now(), services.runtime.findings(app))
     if request.version is not None:
         chosen, doubts = await find_version(services, app, request.version)
         target = targets.named_target(chosen, request.version, live, now)
-        return Plan(target, live, verdict_of((*target.findings, *doubts, *found)), tuple(stop))
+        return Plan(target, live, verdict_of((*target.findings, *doubts, *found)), tuple(stop), at=now)
     unfinished = next((operation for operation in stop if not operation.committed), None)
     if unfinished is not None and unfinished.kind is OperationKind.DEPLOY:
         target = await _ensured(services, app, unfinished, live, now)
@@ -187,7 +191,7 @@ async def _plan(
     choice = await find_target(services, app, seen, now)
     if isinstance(choice, NoTarget):
         raise nothing_to_roll_back_to(app, choice)
-    return Plan(choice, live, verdict_of((*choice.findings, *found)), tuple(stop))
+    return Plan(choice, live, verdict_of((*choice.findings, *found)), tuple(stop), at=now)
 
 
 async def _as_if_rolled_back(services: Services, running: Operation) -> LiveVersion | None:
@@ -224,6 +228,48 @@ def nothing_to_roll_back_to(app: str, choice: NoTarget) -> NothingToRollBackTo:
     )
 
 
+async def _begun(services: Services, app: str, plan: Plan, template: Mapping[str, Any] | None) -> Begun | None:
+    """A rollback that nothing is in the way of is begun as it is accepted: it is in a hurry.
+
+    What its first step would do, looking once more, was done a moment ago by the plan.
+    """
+    worker = services.worker
+    if plan.stop or plan.ensure or worker is None or not worker.ready():
+        return None
+    target, live = plan.target.deployment, plan.live
+    previous = await remembered(services, app, live)
+    done = (("prepare", prepared_text(target, live, plan.target.why)),)
+    return Begun(worker.server_id, worker.lease_s, prepared(target, template, live, previous), done, "switch")
+
+
+def prepared(
+    target: Deployment,
+    template: Mapping[str, Any] | None,
+    live: LiveVersion | None,
+    previous: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What the steps of a rollback have to know, so that they need to ask nobody; as JSON."""
+    known = live.deployment if live else None
+    return {
+        "previous": previous,
+        "ensured": live is not None and live.digest == target.digest,
+        "goesBack": targets.goes_back(target, live),
+        "replaces": known.id if known else None,
+        "change": {
+            "imageTag": target.image_tag,
+            "digest": target.digest,
+            "commitSha": target.commit_sha,
+            "workload": dict(target.workload) if target.workload else None,
+            "template": dict(template) if template else None,
+        },
+    }
+
+
+def prepared_text(target: Deployment, live: LiveVersion | None, why: str) -> str:
+    """What the first step of a rollback prints."""
+    return f"from {live.image_tag if live else 'nothing'} to {target.image_tag}\n{why}\n"
+
+
 async def _take(
     services: Services,
     app: str,
@@ -243,13 +289,28 @@ async def _take(
             return None
         if await transaction.live_deployment_id() != (recorded.id if recorded else None):
             return None
-        params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
-                  "template": request.template, "resume": request.resume}  # fmt: skip
-        await transaction.add_operation(operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
+        template = target.template if request.template or known is None else known.template
+    begun = await _begun(services, app, plan, template)
+    params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
+              "template": request.template, "resume": request.resume}  # fmt: skip
+    claim = None
+    async with accepting(services, app, caller, operation_id) as transaction:
+        still = await transaction.active()
+        same = [(operation.id, operation.committed) for operation in active]
+        if [(operation.id, operation.committed) for operation in still] != same:
+            return None
+        if await transaction.live_deployment_id() != (recorded.id if recorded else None):
+            return None
+        what = (operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
+        if begun is not None:
+            claim = await transaction.add_begun(*what, begun)
+        else:
+            await transaction.add_operation(*what)
         await transaction.add_deployment(
             operation_id,
             kind="rollback",
-            status=Status.QUEUED.value,
+            status=Status.DEPLOYING.value if begun is not None else Status.QUEUED.value,
+            started_at=plan.at if begun is not None else None,
             image_tag=target.image_tag,
             digest=target.digest,
             commit_sha=target.commit_sha,
@@ -258,7 +319,7 @@ async def _take(
             from_deployment_id=known.id if known else None,
             from_image_tag=live.image_tag if live else None,
             target_deployment_id=target.id,
-            template=target.template if request.template or known is None else known.template,
+            template=template,
             target=plan.target.to_json(),
             verdict=plan.verdict.to_json(),
             requested_by=caller.name,
@@ -267,4 +328,7 @@ async def _take(
         for operation in plan.stop:
             why = f"{caller.name} rolls back to {target.image_tag}"
             await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
+    if claim is not None:
+        assert services.worker is not None
+        services.worker.take(claim)
     return Reply(await services.store.deployment(operation_id))

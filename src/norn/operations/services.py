@@ -11,7 +11,7 @@ from pathlib import Path
 
 from norn.domain.operations import OperationKind, Refuse, admit
 from norn.domain.ports import Databases, Images, Runtime, Secrets, Snapshots, Source
-from norn.domain.store import Accepting, Store
+from norn.domain.store import Accepting, Store, Worker
 from norn.errors import Busy, IdempotencyKeyReused
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -34,6 +34,8 @@ class Services:
     secrets: Secrets
     work_dir: Path
     """Where operations keep files while they run: one directory each."""
+    worker: Worker | None = None
+    """The engine of this server, where requests can be handed to it at once."""
 
 
 @dataclass(frozen=True, slots=True)

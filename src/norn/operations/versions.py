@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 
@@ -33,10 +34,13 @@ async def find_target(
 ) -> Target | NoTarget:
     """The target of a rollback without a version: `choose_target` on the history, the quarantine and the images."""
     now = now or await services.store.now()
-    quarantined = {item.image_tag: item.why for item in await services.store.quarantined(app)}
+    kept, newest = await asyncio.gather(
+        services.store.quarantined(app), services.store.deployments(app=app, limit=_PAGES[0])
+    )
+    quarantined = {item.image_tag: item.why for item in kept}
     missing: set[str] = set()
     for size in _PAGES:
-        history = await services.store.deployments(app=app, limit=size)
+        history = newest if size == _PAGES[0] else await services.store.deployments(app=app, limit=size)
         while True:
             choice = choose_target(history, live, quarantined=quarantined, missing=frozenset(missing), now=now)
             if not isinstance(choice, Target):

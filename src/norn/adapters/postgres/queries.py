@@ -114,6 +114,19 @@ ADD_OPERATION: LiteralString = """
 INSERT INTO operations (id, app, kind, status, params, requested_by, reason)
 VALUES (%(id)s, %(app)s, %(kind)s, 'queued', %(params)s, %(requested_by)s, %(reason)s)
 """
+ADD_BEGUN: LiteralString = """
+INSERT INTO operations (id, app, kind, status, params, requested_by, reason, state, owner, fence, claims, started_at,
+                        lease_until)
+VALUES (%(id)s, %(app)s, %(kind)s, 'running', %(params)s, %(requested_by)s, %(reason)s, %(state)s, %(server)s, 1, 1,
+        clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s))
+RETURNING *
+"""
+ADD_BEGUN_STEPS: LiteralString = """
+INSERT INTO operation_steps (operation_id, ordinal, step, status, output, finished_at)
+SELECT %(id)s, ordinal, step, status, output, CASE WHEN status = 'done' THEN clock_timestamp() END
+FROM jsonb_to_recordset(%(steps)s) AS given (ordinal integer, step text, status text, output text)
+RETURNING *
+"""
 CANCEL: LiteralString = """
 UPDATE operations SET cancel = %(cancel)s WHERE id = %(id)s AND status IN ('queued', 'running') AND cancel IS NULL
 RETURNING id

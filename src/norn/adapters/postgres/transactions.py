@@ -10,10 +10,10 @@ from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connection
-from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, to_operation
+from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, to_claim, to_operation
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.ports import SnapshotFile
-from norn.domain.store import NOW
+from norn.domain.store import NOW, Begun, Claim
 from norn.errors import NotPossible
 
 _JSON_COLUMNS = {"template", "target", "verdict", "error", "workload"}
@@ -92,6 +92,44 @@ class AcceptingTransaction(_Publishing):
         )
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
         self._notify("operations")
+
+    async def add_begun(
+        self,
+        operation_id: str,
+        kind: OperationKind,
+        params: Mapping[str, Any],
+        requested_by: str,
+        reason: str,
+        begun: Begun,
+    ) -> Claim:
+        cursor = await self._connection.execute(
+            queries.ADD_BEGUN,
+            {
+                "id": operation_id,
+                "app": self._app,
+                "kind": kind.value,
+                "params": Jsonb(params),
+                "requested_by": requested_by,
+                "reason": reason,
+                "state": Jsonb(begun.state),
+                "server": begun.server_id,
+                "lease_s": begun.lease_s,
+            },
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        steps = [{"step": step, "status": "done", "output": output} for step, output in begun.done]
+        steps.append({"step": begun.next, "status": "running", "output": ""})
+        values = {"id": operation_id, "steps": Jsonb([{"ordinal": n} | step for n, step in enumerate(steps)])}
+        cursor = await self._connection.execute(queries.ADD_BEGUN_STEPS, values)
+        records = sorted(await cursor.fetchall(), key=lambda record: int(record["ordinal"]))
+        self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "running"})
+        for step, output in begun.done:
+            self._publish("step", operation_id, {"step": step, "status": "running"})
+            self._publish("output", operation_id, {"step": step, "text": output})
+            self._publish("step", operation_id, {"step": step, "status": "done"})
+        self._publish("step", operation_id, {"step": begun.next, "status": "running"})
+        return to_claim(row, records)
 
     async def add_deployment(self, deployment_id: str, **columns: Any) -> None:
         values = _columns({"id": deployment_id, "app": self._app} | columns)
