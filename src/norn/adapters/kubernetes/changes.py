@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+import structlog
+
 from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict, PatchTestFailed
 from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment, Object
+from norn.adapters.kubernetes.resources import Deployment, Object, annotations_of
 from norn.adapters.kubernetes.workload import (
     CHANGE,
     DEPLOYMENT,
@@ -30,6 +32,8 @@ from norn.adapters.kubernetes.workload import (
 )
 from norn.domain.ports import Release, Switch
 from norn.errors import Busy, ForeignFields, Paused, RolloutFailed
+
+log = structlog.get_logger(__name__)
 
 _LOOKS = 4
 """How often a change looks again when somebody else was quicker."""
@@ -50,6 +54,7 @@ class Changes:
         obj = await self._cluster.json_patch(Deployment, workload.name, operations)
         if obj is None:
             raise nothing_there(workload.name)
+        log.info("patch_accepted", app=workload.name, operation=annotations_of(obj).get(DEPLOYMENT))
         self._mirror.deployments.put(obj)
 
     # ---- the image alone -----------------------------------------------------------------------------------------

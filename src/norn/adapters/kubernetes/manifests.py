@@ -11,6 +11,8 @@ from norn.domain.ports import Release, Template
 
 APP_LABEL = "app.kubernetes.io/name"
 JOB_LABEL = "norn.dev/operation"
+JOB_GRACE_S = 10
+"""A migration that is cancelled gets this long to end by itself."""
 _PROBE_S = 2
 _LIVENESS_S = 10
 _LIVENESS_FAILURES = 12
@@ -165,6 +167,7 @@ def job(
                 "spec": kept
                 | {
                     "restartPolicy": "Never",
+                    "terminationGracePeriodSeconds": JOB_GRACE_S,
                     "containers": [
                         {key: value for key, value in container.items() if key in _CONTAINER_FIELDS}
                         | {

@@ -381,12 +381,15 @@ class KubernetesRuntime:
                 if entry["name"] == name:
                     value: str | None = entry.get("value")
                     return value
-        try:
-            found = await self._cluster.get(Secret, manifests.app_secret(spec.app))
-        except ClusterRefused:
-            return None
-        if own := ((found or {}).get("data") or {}).get(name):
-            return base64.b64decode(own).decode("utf-8", "replace")
+        if workload is not None and workload.adopted:
+            return None  # its environment is somebody else's to write
+        if name in spec.secrets:
+            try:
+                found = await self._cluster.get(Secret, manifests.app_secret(spec.app))
+            except ClusterRefused:
+                return None
+            own = ((found or {}).get("data") or {}).get(name)
+            return base64.b64decode(own).decode("utf-8", "replace") if own else None
         return (await self._own_environment(spec.app, Template.of(spec))).get(name)
 
     async def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
