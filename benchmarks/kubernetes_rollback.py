@@ -1,0 +1,219 @@
+"""A rollback on a real cluster against `kubectl rollout undo`, in one run. Wants KUBECONFIG, kubectl and a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.fixtures.clusters import ClusterApp, Namespace, namespace
+from tests.fixtures.norn import NornServer, served, until
+
+from benchmarks.report import show
+
+ROUNDS = 12
+WHOLE_ROUNDS = 4
+APPS = 100
+REACH_COMMAND, REACH_PATCH_MS, REACH_MANY, REACH_VERDICT_S = 0.8, 15.0, 0.5, 5.0
+NORN = str(Path(sys.executable).with_name("norn"))
+MANY = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  replicas: 0
+  selector: {{matchLabels: {{app.kubernetes.io/name: {name}}}}}
+  template:
+    metadata: {{labels: {{app.kubernetes.io/name: {name}}}}}
+    spec: {{containers: [{{name: {name}, image: "{image}"}}]}}
+---
+"""
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def run(argv: list[str], environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(argv, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, (argv, done.stderr.decode())
+
+
+def idle(server: NornServer, app: str) -> None:
+    until(lambda: server.status(app)["operation"] is None, "the end of the operation")
+    time.sleep(0.5)
+
+
+def undo(space: Namespace, app: str) -> list[str]:
+    return ["kubectl", "--namespace", space.name, "rollout", "undo", f"deployment/{app}"]
+
+
+def patch_times(server: NornServer) -> dict[str, datetime]:
+    """When each operation's patch was accepted, from the server's log."""
+    found = {}
+    for line in server.log.read_text().splitlines():
+        if '"patch_accepted"' in line:
+            event = json.loads(line)
+            found[event["operation"]] = datetime.fromisoformat(event["timestamp"])
+    return found
+
+
+def one_at_a_time(server: NornServer, space: Namespace) -> None:
+    """The command, and the server's part of it, on an app of one replica."""
+    app = ClusterApp(server, space, "single")
+    tags = [app.deploy("one"), app.deploy("two")]
+    commands, undos, sent = [], [], {}
+    for number in range(ROUNDS):
+        argv = [NORN, "rollback", "single", "--to", tags[number % 2], "--no-wait"]
+        commands.append(timed(lambda argv=argv: run(argv, server.environment)))  # type: ignore[misc]
+        idle(server, "single")
+        undos.append(timed(lambda: run(undo(space, "single"))))
+        run(["kubectl", "--namespace", space.name, "rollout", "status", "deployment/single"])
+        at = datetime.now().astimezone()
+        reply = server.api("POST", "/api/apps/single/rollback", {"imageTag": tags[number % 2]}, Prefer="wait=5")
+        sent[reply.body["id"]] = at
+        idle(server, "single")
+    ratio = median(commands) / median(undos)
+    show(
+        "rollback_command",
+        {
+            "nornMs": round(median(commands) * 1e3, 1),
+            "kubectlMs": round(median(undos) * 1e3, 1),
+            "ratio": round(ratio, 2),
+        },
+        reach=f"at most {REACH_COMMAND} times kubectl rollout undo",
+        reached=ratio <= REACH_COMMAND,
+    )
+    patched = patch_times(server)
+    waits = [(patched[id_] - at).total_seconds() * 1e3 for id_, at in sent.items()]
+    show(
+        "request_to_patch",
+        {"medianMs": round(median(waits), 1), "maxMs": round(max(waits), 1)},
+        reach=f"at most {REACH_PATCH_MS:g} ms at the median",
+        reached=median(waits) <= REACH_PATCH_MS,
+    )
+
+
+def whole_rollout(server: NornServer, space: Namespace) -> None:
+    """From the command to every one of four replicas serving the old image."""
+    app = ClusterApp(server, space, "whole", more="replicas: 4\n")
+    tags = [app.deploy("one"), app.deploy("two")]
+    norn, kubectl = [], []
+    for number in range(WHOLE_ROUNDS):
+        argv = [NORN, "rollback", "whole", "--to", tags[number % 2]]
+        norn.append(timed(lambda argv=argv: run(argv, server.environment)))  # type: ignore[misc]
+        idle(server, "whole")
+        time.sleep(3)
+
+        def both() -> None:
+            run(undo(space, "whole"))
+            run(["kubectl", "--namespace", space.name, "rollout", "status", "deployment/whole"])
+
+        kubectl.append(timed(both))
+        time.sleep(3)
+        server.norn("rollback", "whole", "--to", tags[number % 2])
+        idle(server, "whole")
+        time.sleep(3)
+    ratio = median(norn) / median(kubectl)
+    show(
+        "command_to_all_replicas",
+        {"nornS": round(median(norn), 2), "kubectlS": round(median(kubectl), 2), "ratio": round(ratio, 2)},
+        reach="not slower than kubectl rollout undo and rollout status",
+        reached=ratio <= 1.05,
+    )
+
+
+def many_at_once(server: NornServer, space: Namespace) -> None:
+    """A hundred apps, without replicas: what is measured is the way of the change."""
+    app = ClusterApp(server, space, "model")
+    app.deploy("one")
+    one = space.images("model")["model"]
+    app.deploy("two")
+    two = space.images("model")["model"]
+    names = [f"many-{number:03}" for number in range(APPS)]
+    space.kubectl("apply", "-f", "-", stdin="".join(MANY.format(name=name, image=one) for name in names))
+    for name in names:
+        (server.apps_dir / name).mkdir()
+        text = f"app: {name}\nrole: worker\ncommand: python3 work.py\nrollback: {{bake: 0s}}\n"
+        (server.apps_dir / name / "infraspec.yaml").write_text(text)
+    for name in names:
+        reply = server.api("POST", f"/api/apps/{name}/adopt")
+        assert reply.status == 202, reply.body
+    for name in names:
+        idle_now = until(lambda name=name: server.status(name)["operation"] is None, "adoption")  # type: ignore[misc]
+        assert idle_now
+        space.kubectl("set", "image", f"deployment/{name}", f"{name}={two}")
+    time.sleep(5)
+
+    def ask(name: str) -> dict[str, Any]:
+        reply = server.api("POST", f"/api/apps/{name}/rollback")
+        assert reply.status == 202, reply.body
+        body: dict[str, Any] = reply.body
+        return body
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(APPS) as pool:
+        asked = list(pool.map(ask, names))
+    for accepted in asked:
+        until(lambda accepted=accepted: server.operation(accepted["id"])["committed"], "the rollout")  # type: ignore[misc]
+    took = time.perf_counter() - began
+    images = {found["metadata"]["name"]: found["spec"]["template"]["spec"]["containers"][0]["image"]
+              for found in space.all("deployments") if found["metadata"]["name"] in names}  # fmt: skip
+    done = sum(image == one for image in images.values())
+    with ThreadPoolExecutor(8) as pool:
+        theirs = timed(lambda: list(pool.map(lambda name: run(undo(space, name)), names)))
+    ratio = took / theirs
+    show(
+        "a_hundred_at_once",
+        {"done": done, "nornS": round(took, 2), "kubectlS": round(theirs, 2), "ratio": round(ratio, 2)},
+        reach=f"all of {APPS}, at most {REACH_MANY} times kubectl rollout undo 8 at a time",
+        reached=done == APPS and ratio <= REACH_MANY,
+    )
+
+
+def bad_version(server: NornServer, space: Namespace) -> None:
+    """From the kubelet's first report of a crash to the verdict."""
+    app = ClusterApp(server, space, "crashing")
+    app.deploy("one", extra='if os.environ.get("BREAK"): os._exit(3)')
+    app.deploy("two")
+    space.kubectl("set", "env", "deployment/crashing", "BREAK=yes")
+    space.kubectl("rollout", "status", "deployment/crashing")
+    reply = server.api("POST", "/api/apps/crashing/rollback", Prefer="wait=5").body
+    first = 0.0
+    while not first:
+        for pod in space.pods("crashing"):
+            for container in pod["status"].get("containerStatuses", ()):
+                if "terminated" in container["state"] or "terminated" in container["lastState"]:
+                    first = first or time.perf_counter()
+    until(lambda: server.operation(reply["id"])["error"], "the verdict")
+    took = time.perf_counter() - first
+    show(
+        "crash_to_verdict",
+        {"seconds": round(took, 2)},
+        reach=f"at most {REACH_VERDICT_S:g} s after the kubelet's first report",
+        reached=took <= REACH_VERDICT_S,
+    )
+
+
+def main() -> None:
+    if not os.environ.get("KUBECONFIG") or shutil.which("kubectl") is None:
+        print("kubernetes_rollback: left out, KUBECONFIG names no cluster")
+        return
+    with namespace() as space, served(**space.settings()) as server:
+        for part in (one_at_a_time, whole_rollout, many_at_once, bad_version):
+            part(server, space)
+
+
+if __name__ == "__main__":
+    main()
