@@ -132,3 +132,32 @@ def test_the_sessions_of_an_interrupted_migration_are_ended_and_no_others(
         migration.execute("SELECT 1")
     app.close()
     migration.close()
+
+
+async def test_operations_on_one_database_exclude_each_other(passwords: Path, postgres: PostgresServer) -> None:
+    known = databases(postgres.url, passwords)
+    database = await known.ensure("myapp", PostgresService("alone_db"))
+    printed: list[str] = []
+    order: list[str] = []
+
+    async def second() -> None:
+        async with known.alone(database, printed.append):
+            order.append("second")
+
+    async with known.alone(database, printed.append):
+        waiting = asyncio.create_task(second())
+        while not printed:
+            await asyncio.sleep(0.01)
+        order.append("first")
+    await waiting
+    assert order == ["first", "second"]
+    assert "alone_db" in printed[0]
+
+
+async def test_two_ways_to_one_database_have_one_identity(passwords: Path, postgres: PostgresServer) -> None:
+    known = databases(postgres.url, passwords)
+    database = await known.ensure("myapp", PostgresService("same_db"))
+    other = await known.ensure("myapp", PostgresService("other_db"))
+    assert await known.identity(database.url) == await known.identity(database.admin_url)
+    assert await known.identity(database.url) != await known.identity(other.url)
+    assert await known.identity("postgresql://127.0.0.1:1/none") is None
