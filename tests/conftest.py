@@ -1,3 +1,15 @@
 """Fixtures are in tests/fixtures, by subject."""
 
+import pytest
+
 pytest_plugins = ["tests.fixtures.norn", "tests.fixtures.postgres"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Some tests stop what others use: better none at all than those of one group beside each other."""
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            group = item.get_closest_marker("xdist_group")
+            if group and not item.nodeid.endswith(f"@{group.args[0]}"):
+                raise pytest.UsageError(f"pytest {pytest.__version__} and this xdist do not keep groups together")

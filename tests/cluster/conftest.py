@@ -9,6 +9,7 @@ from tests.fixtures.clusters import Namespace, namespace, needs_cluster
 from tests.fixtures.norn import NornServer, served
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All one after the other: some of these tests stop parts of the cluster."""
     for item in items:

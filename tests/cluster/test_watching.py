@@ -137,7 +137,6 @@ async def test_an_image_that_does_not_exist_fails_at_once_with_the_kubelets_word
     space: Namespace, cluster: Cluster
 ) -> None:
     await asyncio.to_thread(made, space, "unpulled", replicas=1)
-    await asyncio.to_thread(space.kubectl, "scale", "deployment/unpulled", "--replicas=1")
     runtime = KubernetesRuntime(cluster, no_environment)
     runtime.start()
     printed: list[str] = []
