@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
 from tests.fixtures.clusters import BASE_IMAGE, ClusterApp, Namespace, get
 from tests.fixtures.norn import NornServer, until
 
@@ -192,3 +195,25 @@ def test_tests_run_in_the_image_before_anything_is_live(server: NornServer, spac
     assert failed.exit_status == 1
     assert "not today" in failed.err
     assert app.answers() == {"one"}
+
+
+def stored(label: str) -> list[str]:
+    """The ids of the images in the builder's own store that have a label."""
+    argv = ["buildah", "images", "--quiet", "--no-trunc", "--filter", f"label={label}"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_apps_are_built_beside_each_other_and_leave_no_more_than_their_newest_layers(
+    server: NornServer, space: Namespace
+) -> None:
+    apps = [ClusterApp(server, space, f"beside-{number}") for number in range(3)]
+
+    def deploy_twice(app: ClusterApp) -> None:
+        app.deploy("one")
+        app.deploy("two")
+
+    with ThreadPoolExecutor(len(apps)) as pool:
+        list(pool.map(deploy_twice, apps))
+    for app in apps:
+        app.deploy("three")
+        assert len(stored(f"norn.dev/app={app.name}")) == 1

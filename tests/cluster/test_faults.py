@@ -79,12 +79,16 @@ def answering(space: Namespace) -> None:
     until(look, "the API server", 90)
 
 
-def test_an_api_server_that_hangs_during_the_patch_gets_it_when_it_is_back(
-    server: NornServer, space: Namespace
+FAULTS = pytest.mark.parametrize("fault", ["stopped", "killed"])
+
+
+@FAULTS
+def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
+    server: NornServer, space: Namespace, fault: str
 ) -> None:
-    app = two_versions(server, space, "hung")
-    with Part("kube-apiserver").stopped():
-        started = server.api("POST", "/api/apps/hung/rollback")
+    app = two_versions(server, space, f"unpatched-{fault}")
+    with getattr(Part("kube-apiserver"), fault)():
+        started = server.api("POST", f"/api/apps/{app.name}/rollback")
         assert started.status in (202, 503)
         if started.status == 202:
             server.step_begun(started.body["id"], "switch")
@@ -95,18 +99,24 @@ def test_an_api_server_that_hangs_during_the_patch_gets_it_when_it_is_back(
         assert app.answers() == {"one"}
 
 
-def test_an_api_server_that_is_killed_during_the_watch_changes_nothing_about_the_end(
-    server: NornServer, space: Namespace
+@FAULTS
+def test_an_api_server_that_is_away_during_the_watch_changes_nothing_about_the_end(
+    server: NornServer, space: Namespace, fault: str
 ) -> None:
-    app = two_versions(server, space, "cut", first="time.sleep(6)")
-    started = server.api("POST", "/api/apps/cut/rollback", Prefer="wait=10")
+    app = two_versions(server, space, f"unwatched-{fault}", first="time.sleep(6)")
+    started = server.api("POST", f"/api/apps/{app.name}/rollback", Prefer="wait=10")
     assert started.body["accepted"]
-    with Part("kube-apiserver").killed():
-        pass
+    with getattr(Part("kube-apiserver"), fault)():
+        if fault == "stopped":
+            until(lambda: "does not answer" in printed(server, started.body["id"]), "a word on the silence")
     answering(space)
     operation = server.ended(started.body["id"], timeout_s=120)
     assert operation["status"] == "succeeded", operation["error"]
     assert app.answers() == {"one"}
+
+
+def printed(server: NornServer, operation_id: str) -> str:
+    return "".join(step["output"] for step in server.operation(operation_id)["steps"])
 
 
 def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornServer, space: Namespace) -> None:

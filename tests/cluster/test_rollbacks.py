@@ -164,6 +164,20 @@ def test_a_deployment_that_another_tool_looks_after_is_a_caution(server: NornSer
     assert (finding["level"], finding["tools"]) == ("caution", ["Argo CD"])
 
 
+def test_a_worker_on_the_same_image_that_would_stay_on_it_is_a_caution(server: NornServer, space: Namespace) -> None:
+    two_versions(server, space, "pair")
+    image = space.images("pair")["pair"]
+    space.kubectl("create", "deployment", "pair-worker", f"--image={image}")
+    space.kubectl("scale", "deployment/pair-worker", "--replicas=0")
+
+    def findings() -> list[dict[str, Any]]:
+        plan = server.api("POST", "/api/apps/pair/rollback", {"dryRun": True}).body
+        return [finding for finding in plan["verdict"]["findings"] if finding["code"] == "left_behind"]
+
+    (finding,) = until(findings, "the caution")
+    assert (finding["level"], finding["deployments"]) == ("caution", ["pair-worker"])
+
+
 # ---- what goes wrong while it rolls out --------------------------------------------------------------------------
 
 

@@ -76,7 +76,7 @@ def migrated(server: NornServer) -> App:
         "migrations: {command: python3 migrate.py}\n",
         bake="1s",
     )
-    app.deploy("version 0", migrate__py=MIGRATE)
+    app.deploy("version 0", files={"migrate.py": MIGRATE})
     return app
 
 

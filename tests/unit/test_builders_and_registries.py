@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from norn.adapters.images import builder_store
 from norn.adapters.images.builders import Builder, find_builder, last_stage
 from norn.adapters.images.credentials import credentials
 from norn.adapters.images.registry import Reference, Registry, is_local
@@ -19,7 +21,7 @@ from norn.adapters.images.registry_images import RegistryImages
 from norn.bootstrap.installation import registry_name
 from norn.domain.images import Image
 from norn.domain.ports import Presence
-from norn.errors import NotDeployable, RegistryUnavailable, SettingInvalid
+from norn.errors import BuildFailed, NotDeployable, RegistryUnavailable, SettingInvalid
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -38,6 +40,31 @@ def test_a_build(program: str, argv: str) -> None:
 
 def test_tls_is_left_out_only_where_the_registry_has_none() -> None:
     assert Builder("podman").push("t") == ["podman", "push", "t"]
+
+
+async def test_builds_are_made_beside_each_other_and_nothing_is_removed_meanwhile() -> None:
+    async with builder_store.building(), builder_store.building():
+        with builder_store.removing() as alone:
+            assert not alone
+
+
+async def test_a_build_waits_for_the_end_of_a_removal() -> None:
+    async def build() -> None:
+        async with builder_store.building():
+            pass
+
+    with builder_store.removing() as alone:
+        assert alone
+        waiting = asyncio.create_task(build())
+        assert await asyncio.wait([waiting], timeout=0.2) == (set(), {waiting})
+    await waiting
+
+
+async def test_a_removal_that_hangs_is_an_error_of_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder_store, "_WAIT_S", 0.1)
+    with builder_store.removing(), pytest.raises(BuildFailed):
+        async with builder_store.building():
+            pass
 
 
 def test_a_command_is_an_argument_list_to_its_end() -> None:

@@ -246,15 +246,21 @@ def test_only_manifest_digests_of_pods_that_stay_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("managers", "labels", "replicas", "codes"),
+    ("how", "codes"),
     [
-        (["norn", "kubectl"], {}, 2, []),
-        (["argocd-controller"], {}, 2, ["managed_elsewhere"]),
-        ([], {"kustomize.toolkit.fluxcd.io/name": "x"}, 2, ["managed_elsewhere"]),
-        ([], {}, 0, ["no_replicas"]),
+        ({"managers": ["norn", "kubectl"]}, []),
+        ({"managers": ["argocd-controller"]}, ["managed_elsewhere"]),
+        ({"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}}, ["managed_elsewhere"]),
+        ({"replicas": 0}, ["no_replicas"]),
+        ({"left_behind": ["web-worker"]}, ["left_behind"]),
     ],
 )
-def test_cautions_about_how_it_runs(
-    managers: list[str], labels: dict[str, str], replicas: int, codes: list[str]
-) -> None:
-    assert [found.code for found in findings("web", managers=managers, labels=labels, replicas=replicas)] == codes
+def test_cautions_about_how_it_runs(how: dict[str, Any], codes: list[str]) -> None:
+    usual: dict[str, Any] = {"managers": ["norn"], "labels": {}, "replicas": 2}
+    assert [found.code for found in findings("web", **usual | how)] == codes
+
+
+def test_of_many_that_are_left_behind_the_first_are_named() -> None:
+    (found,) = findings("web", managers=[], labels={}, replicas=1, left_behind=[f"w{n}" for n in range(8)])
+    assert "w0, w1, w2, w3, w4 and 3 more" in found.message
+    assert len(found.facts["deployments"]) == 8

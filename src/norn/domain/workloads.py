@@ -14,6 +14,7 @@ _REVERTING = {
     "fleet-agent": "Fleet",
 }
 """Field managers that set everything back to what a repository says, within seconds or minutes."""
+_NAMED = 5
 _LABELS = {
     "argocd.argoproj.io/instance": "Argo CD",
     "kustomize.toolkit.fluxcd.io/name": "Flux",
@@ -21,8 +22,13 @@ _LABELS = {
 }
 
 
-def findings(app: str, *, managers: Sequence[str], labels: Mapping[str, str], replicas: int) -> tuple[Finding, ...]:
-    """Cautions: another tool that would revert a rollback; nothing that runs at all."""
+def findings(
+    app: str, *, managers: Sequence[str], labels: Mapping[str, str], replicas: int, left_behind: Sequence[str] = ()
+) -> tuple[Finding, ...]:
+    """Cautions: another tool that would revert a rollback; nothing that runs at all; others on the same image.
+
+    `left_behind` are the Kubernetes Deployments that run the app's image as well, a worker beside the web server, say.
+    """
     found = []
     tools = {_REVERTING[manager] for manager in managers if manager in _REVERTING}
     tools |= {tool for label, tool in _LABELS.items() if label in labels}
@@ -42,6 +48,18 @@ def findings(app: str, *, managers: Sequence[str], labels: Mapping[str, str], re
                 "no_replicas",
                 Level.CAUTION,
                 f"{app} is scaled to 0 replicas: the image is changed, and nothing runs until it is scaled up.",
+            )
+        )
+    if left_behind:
+        more = len(left_behind) - _NAMED
+        names = ", ".join(left_behind[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        found.append(
+            Finding(
+                "left_behind",
+                Level.CAUTION,
+                f"Other Kubernetes Deployments run the image of {app}, too, and stay on it: {names}. "
+                "Take them back as well where they belong together.",
+                {"deployments": list(left_behind)},
             )
         )
     return tuple(found)

@@ -64,6 +64,10 @@ class Builder:
     def remove(self, *images: str) -> list[str]:
         return [self.program, "rmi", "--force", *images]
 
+    def images(self, label: str) -> list[str]:
+        """Prints the ids of the images in the local store that have a label, `NAME=VALUE`."""
+        return [self.program, "images", "--quiet", "--no-trunc", "--filter", f"label={label}"]
+
     def image_id(self, tag: str) -> list[str]:
         """Prints the id under which the local store knows a tag."""
         if self.program == "buildah":

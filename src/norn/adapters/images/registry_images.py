@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from norn.adapters import programs
+from norn.adapters.images import builder_store
 from norn.adapters.images.builders import PASSED_ON, Builder, find_builder, last_stage
 from norn.adapters.images.registry import Reference, Registry
 from norn.domain.images import Image, image_tag
@@ -17,6 +18,7 @@ from norn.errors import AppTestsFailed, BuildFailed, NotDeployable, ProgramFaile
 
 REVISION_LABEL = "org.opencontainers.image.revision"
 """https://specs.opencontainers.org/image-spec/annotations/"""
+_APP_LABEL = "norn.dev/app"
 _DISK_HINT = "See the builder's own words; what is live is untouched."
 
 
@@ -69,22 +71,24 @@ class RegistryImages:
                 f"{spec.app} has no {spec.build.dockerfile or 'Dockerfile'}: a cluster runs images.",
                 hint="Add one, or say where it is: `build: {dockerfile: …}`.",
             )
-        base = f"localhost/norn/{spec.app}:base"
-        before = await self._image_id(builder, base)
+        # Its own for each commit: another server may build an app of the same name at the same time.
+        base = f"localhost/norn/{spec.app}:{commit_sha[:12]}"
         last = context.parent / "last-stage"
         await asyncio.to_thread(_write_last_stage, last, last_stage(base, spec.command))
-        labels = {REVISION_LABEL: commit_sha, "norn.dev/app": spec.app}
+        mark = {_APP_LABEL: spec.app}
         try:
-            await self._run(builder.build(str(context), str(dockerfile), base), output)
-            await self._run(builder.build(str(last), str(last / "Dockerfile"), tag, labels), output)
-            output(f"pushing {tag}\n")
-            await self._run(builder.push(tag), output)
+            async with builder_store.building():
+                await self._run(builder.build(str(context), str(dockerfile), base, mark), output)
+                marks = mark | {REVISION_LABEL: commit_sha}
+                await self._run(builder.build(str(last), str(last / "Dockerfile"), tag, marks), output)
+                output(f"pushing {tag}\n")
+                await self._run(builder.push(tag), output)
         except (ProgramFailed, ProgramMissing) as failed:
             hint = failed.hint or _DISK_HINT
             raise BuildFailed(f"The build failed: {failed.message}", hint=hint, **failed.facts) from failed
         finally:
             await asyncio.to_thread(shutil.rmtree, last, ignore_errors=True)
-        await self._tidy(builder, tag, base, before)
+        await self._tidy(builder, spec.app, base)
         digest = await self._registry.digest(Reference.parse(tag))
         if digest is None:
             raise BuildFailed(f"{tag} was pushed, and the registry does not have it.", hint="Deploy again.")
@@ -99,14 +103,16 @@ class RegistryImages:
         reference = f"{image.tag.rpartition(':')[0]}@{image.digest}"
         await self._quietly(builder.forget(name))  # of an attempt that was interrupted
         try:
-            for command in builder.run(name, reference, spec.build.test):
-                await self._run(command, output)
+            async with builder_store.building():
+                for command in builder.run(name, reference, spec.build.test):
+                    await self._run(command, output)
         except (ProgramFailed, ProgramMissing) as failed:
             hint = failed.hint or "See the output of build.test."
             raise AppTestsFailed(f"The app's tests failed: {failed.message}", hint=hint, **failed.facts) from failed
         finally:
             await asyncio.shield(self._quietly(builder.forget(name)))
-            await asyncio.shield(self._quietly(builder.remove(reference)))
+            base = f"localhost/norn/{spec.app}:{image.commit_sha[:12]}"
+            await asyncio.shield(self._tidy(builder, spec.app, base))
 
     async def remove(self, app: str, tag: str) -> None:
         """Nothing is kept outside the registry, which may be others' too: what goes there is retention's to say."""
@@ -127,14 +133,17 @@ class RegistryImages:
         done = await programs.run(argv, env=programs.environment(**passed), check=False)
         return done.output.strip() if done.exit_status == 0 else ""
 
-    async def _image_id(self, builder: Builder, tag: str) -> str:
-        return await self._quietly(builder.image_id(tag))
-
-    async def _tidy(self, builder: Builder, tag: str, base: str, before: str) -> None:
+    async def _tidy(self, builder: Builder, app: str, base: str) -> None:
         """The registry has the image; here the newest base stays alone, whose layers the next build uses again."""
-        await self._quietly(builder.remove(tag))
-        if before and before != await self._image_id(builder, base):
-            await self._quietly(builder.remove(before))
+        with builder_store.removing() as alone:
+            if not alone:
+                return
+            kept = await self._quietly(builder.image_id(base))
+            found = await self._quietly(builder.images(f"{_APP_LABEL}={app}"))
+            surplus = dict.fromkeys(line.removeprefix("sha256:") for line in found.split())
+            surplus.pop(kept.removeprefix("sha256:"), None)
+            if surplus:
+                await self._quietly(builder.remove(*surplus))
 
 
 def _write_last_stage(directory: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 import structlog
 from lightkube.core.exceptions import ApiError
@@ -54,6 +54,11 @@ class Reflector:
 
     def of(self, app: str) -> Mapping[str, Object]:
         return self._objects.get(app, {})
+
+    def everything(self) -> Iterator[Object]:
+        """All of that kind in the namespace."""
+        for objects in self._objects.values():
+            yield from objects.values()
 
     def put(self, obj: Object) -> None:
         """Take over an object, unless a newer state of it is known."""

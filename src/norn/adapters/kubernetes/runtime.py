@@ -33,6 +33,7 @@ from norn.adapters.kubernetes.workload import (
     main_container,
     recorded,
     reference_of,
+    runs_image_of,
     sharing,
 )
 from norn.domain import workloads
@@ -125,15 +126,17 @@ class KubernetesRuntime:
         )
 
     async def findings(self, app: str) -> Sequence[Finding]:
-        """Another deploy tool, no replicas, an image changed by hand."""
+        """Another deploy tool, no replicas, others that run the same image and would stay on it."""
         workload = await self._workload(app)
         if workload is None:
             return ()
+        others = map(Workload, self._mirror.deployments.everything())
         return workloads.findings(
             app,
             managers=[str(entry.get("manager")) for entry in workload.obj["metadata"].get("managedFields") or ()],
             labels=workload.obj["metadata"].get("labels") or {},
             replicas=workload.replicas,
+            left_behind=sorted(other.name for other in others if runs_image_of(other, workload)),
         )
 
     async def refuse_paused(self, app: str) -> None:

@@ -1,0 +1,102 @@
+"""Migrations run with the new image before it is live: bounded in what they wait for, and harmless when they fail."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.rows import TupleRow
+from tests.fixtures.apps import App, GitApp
+from tests.runtimes.conftest import World
+
+from norn.adapters.accounts import can_reach, for_apps
+
+
+@pytest.fixture(autouse=True)
+def psql_can_be_reached(world: World) -> None:
+    if world.space is None and not can_reach(Path(App.psql), for_apps()):
+        pytest.skip("psql is where apps cannot reach it")
+
+
+def declare(app: GitApp, statement: str) -> None:
+    """The app's infraspec with that migration, as plain SQL."""
+    command = f'''exec {app.psql} -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "{statement}"'''
+    app.spec(
+        f"services: {{postgres: {{database: {app.name}}}}}\n"
+        f"migrations: {{command: [sh, -c, '{command}'], lockTimeout: 300ms}}\n"
+    )
+
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def app(world: World) -> GitApp:
+    """An app with a table, live."""
+    app = world.app(f"shelf{next(numbers)}")
+    declare(app, "CREATE TABLE books (id bigint)")
+    app.deploy("one")
+    return app
+
+
+def database(app: GitApp) -> psycopg.Connection[TupleRow]:
+    """The app's database, as its administrator."""
+    directory = app.server.home / "postgres" / "apps"
+    port, password = ((directory / name).read_text() for name in ("port", "password"))
+    return psycopg.connect(f"postgresql://norn:{password}@127.0.0.1:{port}/{app.name}")
+
+
+def columns(app: GitApp) -> list[str]:
+    with database(app) as connection:
+        found = connection.execute("SELECT attname FROM pg_attribute WHERE attrelid = 'books'::regclass AND attnum > 0")
+        return [row[0] for row in found]
+
+
+def test_a_migration_changes_the_apps_own_database(app: GitApp) -> None:
+    declare(app, "ALTER TABLE books ADD title text")
+    app.deploy("two")
+    assert columns(app) == ["id", "title"]
+
+
+def test_a_migration_that_waits_too_long_for_a_lock_fails_and_says_what_to_do(app: GitApp) -> None:
+    declare(app, "ALTER TABLE books ADD title text")
+    app.commit("two")
+    with database(app) as reader:
+        reader.execute("SELECT * FROM books")  # the transaction keeps its lock
+        failed = app.server.norn("deploy", app.name)
+    assert failed.exit_status == 1
+    assert failed.json()["error"]["code"] == "migration_failed"
+    assert "lock timeout" in failed.err
+    assert "migrations.lockTimeout" in failed.json()["error"]["hint"]
+    assert (app.get(), columns(app)) == ("one", ["id"])
+
+
+def test_a_migration_that_fails_leaves_what_was_live_and_its_snapshot(app: GitApp) -> None:
+    declare(app, "ALTER TABLE shelves ADD title text")
+    app.commit("two")
+    failed = app.server.norn("deploy", app.name)
+    assert failed.exit_status == 1
+    assert 'relation "shelves" does not exist' in failed.err
+    assert app.get() == "one"
+    newest = app.server.api("GET", f"/api/apps/{app.name}/snapshots").body["snapshots"][0]
+    assert newest["name"] == failed.json()["snapshot"]
+    assert Path(app.server.home / "snapshots" / newest["name"]).stat().st_size == newest["sizeBytes"]
+
+
+def test_the_snapshot_can_be_left_out_for_a_reason_that_the_history_shows(app: GitApp) -> None:
+    declare(app, "ALTER TABLE books ADD title text")
+    app.commit("two")
+    assert app.server.norn("deploy", app.name, "--no-snapshot").exit_status == 2, "it wants a reason"
+    done = app.server.norn("deploy", app.name, "--no-snapshot", "--reason", "the dump takes an hour")
+    assert done.exit_status == 0, done.err
+    newest = app.server.history(app.name)[0]
+    assert (newest["snapshot"], newest["reason"]) == (None, "the dump takes an hour")
+
+
+def test_an_app_without_migrations_gets_its_database_and_no_snapshot(world: World) -> None:
+    app = world.app("shelfless", more="services: {postgres: {database: shelfless}}\n")
+    app.deploy("one")
+    assert world.server.history("shelfless")[0]["snapshot"] is None
+    assert "DATABASE_URL=postgresql://app_shelfless:" in app.get("/env")
