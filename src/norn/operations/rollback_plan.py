@@ -282,14 +282,7 @@ async def _take(
     operation_id = new_id()
     target, live = plan.target.deployment, plan.live
     known = live.deployment if live else None
-    async with accepting(services, app, caller, operation_id) as transaction:
-        still = await transaction.active()
-        same = [(operation.id, operation.committed) for operation in active]
-        if [(operation.id, operation.committed) for operation in still] != same:
-            return None
-        if await transaction.live_deployment_id() != (recorded.id if recorded else None):
-            return None
-        template = target.template if request.template or known is None else known.template
+    template = target.template if request.template or known is None else known.template
     begun = await _begun(services, app, plan, template)
     params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
               "template": request.template, "resume": request.resume}  # fmt: skip
