@@ -135,9 +135,14 @@ class Cluster:
                     return None
                 raise
 
-    async def list(self, kind: Kind, labels: Mapping[str, str] | None = None) -> Sequence[Object]:
+    async def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, fields: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
         async with translated():
-            return [item async for item in self.client.list(kind, labels=dict(labels) if labels else None)]
+            found = self.client.list(
+                kind, labels=dict(labels) if labels else None, fields=dict(fields) if fields else None
+            )
+            return [obj async for obj in found]
 
     async def reachable(self) -> None:
         """One small request. Raises RuntimeUnavailable, ClusterRefused."""

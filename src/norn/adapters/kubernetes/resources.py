@@ -16,6 +16,7 @@ Pod = create_namespaced_resource("", "v1", "Pod", "pods")
 Service = create_namespaced_resource("", "v1", "Service", "services")
 Secret = create_namespaced_resource("", "v1", "Secret", "secrets")
 Job = create_namespaced_resource("batch", "v1", "Job", "jobs")
+Event = create_namespaced_resource("", "v1", "Event", "events")
 Autoscaler = create_namespaced_resource("autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 
 

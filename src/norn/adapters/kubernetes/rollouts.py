@@ -9,12 +9,14 @@ from norn.adapters.kubernetes.client import MANAGER, Cluster, translated
 from norn.adapters.kubernetes.pods import (
     Mark,
     newest_replica_set,
+    pod_state,
     pods_of,
     rollout_state,
     running_digests,
 )
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Autoscaler, Object
+from norn.adapters.kubernetes.warnings import last_warning
 from norn.adapters.kubernetes.workload import DEPLOYMENT, Note, Workload, digest_of, last_manager
 from norn.domain.ports import Output
 from norn.domain.rollout import Attempts, Phase, Progress, judge
@@ -39,6 +41,7 @@ class RolloutWatch:
         self._replicas: int | None = None
         self._generation: int | None = None
         self._note: Note | None = None
+        self._workload: Workload | None = None
 
     async def to_the_end(self, mark: Mark | None, timeout_s: float) -> Workload:
         """The Deployment as it is once all of the change is live. Raises RolloutFailed as soon as it is certain.
@@ -54,6 +57,7 @@ class RolloutWatch:
                 if loop.time() - looked >= _LOOK_EVERY_S:
                     looked = loop.time()
                 if workload is not None:
+                    self._workload = workload
                     mark = mark or Mark.of(workload)
                     self._notice_edits(workload)
                     await self._notice_scaling(workload)
@@ -167,14 +171,23 @@ class RolloutWatch:
         log_end = await self._last_lines(progress) if progress.reason == "crash" else ""
         if log_end:
             self._output(f"{log_end}\n")
-        message = progress.trouble or f"{progress.summary}, {why}"
+        trouble = progress.trouble or await self._unready()
+        message = trouble or f"{progress.summary}, {why}"
         facts = {"output": log_end} if log_end else {}
         return RolloutFailed(
-            f"{self._app} does not roll out: {message}." + (f" ({why})" if why and progress.trouble else ""),
+            f"{self._app} does not roll out: {message}." + (f" ({why})" if why and trouble else ""),
             reason=progress.reason or "timeout",
             hint=_HINTS.get(progress.reason, f"`kubectl describe pods` says more; `norn logs {self._app}`."),
             **facts,
         )
+
+    async def _unready(self) -> str:
+        """What a pod says that runs and does not become ready."""
+        for pod in self._pods(self._workload) if self._workload else ():
+            state = pod_state(pod)
+            if not state.ready and not state.going and (words := await last_warning(self._cluster, state.name)):
+                return f"{state.name}: {words}"
+        return ""
 
     async def _last_lines(self, progress: Progress) -> str:
         try:
