@@ -1,72 +1,18 @@
-"""What the operations need of the outside world, as protocols; `norn.adapters` keeps them.
-
-Everything here may be called again after a crash at any moment: an adapter looks at the world first, then acts.
-Anything that goes wrong is a `NornError`.
-"""
+"""Images, and what runs them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 from norn.domain.images import Image
-from norn.domain.infraspec import Infraspec, PostgresService
+from norn.domain.infraspec import Infraspec
+from norn.domain.ports.output import Output
 from norn.domain.verdict import Finding
-
-Output = Callable[[str], None]
-"""Takes text that a step prints, as it comes (any length, not only whole lines). Never blocks, never fails."""
-
-
-# ---- sources -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AppDirectory:
-    """An app as found under NORN_APPS_DIR."""
-
-    name: str
-    path: Path
-    """The directory with infraspec.yaml; its name is the app's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    sha: str
-    subject: str
-    author: str
-    committed_at: datetime
-
-
-class Source(Protocol):
-    """Apps and their commits: directories under NORN_APPS_DIR, git work trees or clones of `repo.url`."""
-
-    async def apps(self) -> Sequence[AppDirectory]:
-        """All directories with an infraspec.yaml, by name. Looked up afresh each time."""
-        ...
-
-    async def app(self, name: str) -> AppDirectory:
-        """One app. Raises UnknownApp, naming the nearest that exist."""
-        ...
-
-    async def infraspec(self, app: AppDirectory, commit_sha: str | None = None) -> Infraspec:
-        """The infraspec as it is in the directory now, or as it was in a commit. Raises InfraspecInvalid."""
-        ...
-
-    async def resolve(self, app: AppDirectory, ref: str) -> Commit:
-        """The commit that a ref (commit, branch, tag) names. Raises UnknownVersion."""
-        ...
-
-    async def export(self, app: AppDirectory, commit_sha: str, into: Path, output: Output) -> None:
-        """Write the commit's files into the new directory `into`; nothing of git, nothing uncommitted."""
-        ...
-
-
-# ---- images and what runs ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,78 +306,4 @@ class Runtime(Protocol):
 
     def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
         """The last `tail` lines of the live processes' output, then, with `follow`, more as it comes."""
-        ...
-
-
-# ---- databases ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AppDatabase:
-    """The database of an app, as the app and as Norn reach it."""
-
-    app: str
-    name: str
-    url: str = field(repr=False)
-    """What the app gets as DATABASE_URL: its own role."""
-    admin_url: str = field(repr=False)
-    """The same database with the rights that a dump needs."""
-    server_version: int
-    """As `server_version_num`: 160014 is 16.14."""
-
-    @property
-    def major(self) -> int:
-        return self.server_version // 10000
-
-
-class Databases(Protocol):
-    async def ensure(self, app: str, service: PostgresService) -> AppDatabase:
-        """The app's database and role; made where they are missing, left as they are where not."""
-        ...
-
-    def alone(self, database: AppDatabase, output: Output) -> AbstractAsyncContextManager[None]:
-        """Within: no other operation is at work on that database, of another app that shares it, say."""
-        ...
-
-    async def identity(self, url: str) -> str | None:
-        """What is the same for two URLs only where they lead to the same database; None where it cannot be reached."""
-        ...
-
-    async def end_sessions(self, database: AppDatabase, application_name: str) -> int:
-        """End what an earlier attempt left behind; the number of sessions ended."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotFile:
-    name: str
-    """`<db>_<sha>_<timestamp>.dump`"""
-    database: str
-    commit_sha: str
-    """The first 12 digits of the commit before whose migration it was taken."""
-    taken_at: datetime
-    size_bytes: int
-
-
-class Snapshots(Protocol):
-    async def take(self, database: AppDatabase, commit_sha: str, taken_at: datetime, output: Output) -> SnapshotFile:
-        """Dump, read in full, and only then give it its name; never over an existing file. Raises SnapshotFailed."""
-        ...
-
-    async def files(self) -> Sequence[SnapshotFile]:
-        """Those that are there, newest first."""
-        ...
-
-
-class Secrets(Protocol):
-    """Values that apps get and nobody sees."""
-
-    async def names(self, app: str) -> Sequence[str]: ...
-
-    async def values(self, app: str) -> Mapping[str, str]: ...
-
-    async def set(self, app: str, name: str, value: str) -> None: ...
-
-    async def unset(self, app: str, name: str) -> None:
-        """Raises UnknownSecret."""
         ...

@@ -1,0 +1,46 @@
+"""What the operations need of the outside world, as protocols; `norn.adapters` keeps them.
+
+Everything here may be called again after a crash at any moment: an adapter looks at the world first, then acts.
+Anything that goes wrong is a `NornError`.
+"""
+
+from norn.domain.ports.databases import AppDatabase, Databases, SnapshotFile, Snapshots
+from norn.domain.ports.output import Output
+from norn.domain.ports.runtimes import (
+    Direct,
+    Found,
+    Health,
+    Images,
+    Live,
+    Presence,
+    Release,
+    Runtime,
+    Switch,
+    Template,
+    Workload,
+)
+from norn.domain.ports.secrets import Secrets
+from norn.domain.ports.sources import AppDirectory, Commit, Source
+
+__all__ = [
+    "AppDatabase",
+    "AppDirectory",
+    "Commit",
+    "Databases",
+    "Direct",
+    "Found",
+    "Health",
+    "Images",
+    "Live",
+    "Output",
+    "Presence",
+    "Release",
+    "Runtime",
+    "Secrets",
+    "SnapshotFile",
+    "Snapshots",
+    "Source",
+    "Switch",
+    "Template",
+    "Workload",
+]
