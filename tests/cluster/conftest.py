@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.fixtures.clusters import Namespace, namespace, needs_cluster
+from tests.fixtures.clusters import Namespace, cluster_in_use, namespace, needs_cluster
 from tests.fixtures.norn import NornServer, served
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All one after the other: some of these tests stop parts of the cluster."""
+    """All one after the other; those that stop parts of the cluster have it alone."""
     for item in items:
         if "tests/cluster" in str(item.path):
             item.add_marker(needs_cluster)
@@ -29,3 +29,9 @@ def space() -> Iterator[Namespace]:
 def server(space: Namespace) -> Iterator[NornServer]:
     with served(**space.settings()) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def in_use(request: pytest.FixtureRequest) -> Iterator[None]:
+    with cluster_in_use(alone=request.node.get_closest_marker("cluster_alone") is not None):
+        yield

@@ -79,9 +79,11 @@ def answering(space: Namespace) -> None:
     until(look, "the API server", 90)
 
 
+alone = pytest.mark.cluster_alone
 FAULTS = pytest.mark.parametrize("fault", ["stopped", "killed"])
 
 
+@alone
 @FAULTS
 def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
     server: NornServer, space: Namespace, fault: str
@@ -99,6 +101,7 @@ def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
         assert app.answers() == {"one"}
 
 
+@alone
 @FAULTS
 def test_an_api_server_that_is_away_during_the_watch_changes_nothing_about_the_end(
     server: NornServer, space: Namespace, fault: str
@@ -119,6 +122,7 @@ def printed(server: NornServer, operation_id: str) -> str:
     return "".join(step["output"] for step in server.operation(operation_id)["steps"])
 
 
+@alone
 def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornServer, space: Namespace) -> None:
     app = two_versions(server, space, "frozen", timeout="6s")
     with Part("kubelet").stopped():
@@ -129,6 +133,7 @@ def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornS
     until(lambda: app.answers() == {"two"}, "what was live")
 
 
+@alone
 def test_a_registry_that_is_down_is_a_caution_and_no_reason_to_stay(server: NornServer, space: Namespace) -> None:
     app = two_versions(server, space, "unasked")
     with Part("docker-registry").stopped():

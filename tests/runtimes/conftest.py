@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.fixtures.apps import App, GitApp
-from tests.fixtures.clusters import ClusterApp, Namespace, namespace, needs_cluster
+from tests.fixtures.clusters import ClusterApp, Namespace, cluster_in_use, namespace, needs_cluster
 from tests.fixtures.norn import NornServer, served
 
 
@@ -25,7 +25,9 @@ class World:
 
 RUNTIMES = [
     pytest.param("local", marks=pytest.mark.xdist_group("local runtime")),  # one server will do
-    pytest.param("kubernetes", marks=[needs_cluster, pytest.mark.cluster, pytest.mark.xdist_group("cluster")]),
+    pytest.param(
+        "kubernetes", marks=[needs_cluster, pytest.mark.cluster, pytest.mark.xdist_group("kubernetes runtime")]
+    ),
 ]
 
 
@@ -37,3 +39,12 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     else:
         with namespace() as space, served(**space.settings()) as server:
             yield World(server, space)
+
+
+@pytest.fixture(autouse=True)
+def in_use(world: World) -> Iterator[None]:
+    if world.space is None:
+        yield
+    else:
+        with cluster_in_use():
+            yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -14,6 +13,7 @@ from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
+from norn.adapters.kubernetes.pod_environment import ELSEWHERE, given_to_pods
 from norn.adapters.kubernetes.pods import Mark, newest_replica_set, pod_state, pods_of, running_digests
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Object, Pod, Secret, Service
@@ -43,10 +43,11 @@ from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Tem
 from norn.domain.ports import Workload as Recorded
 from norn.domain.rollout import PodState
 from norn.domain.verdict import Finding
-from norn.errors import ClusterRefused, NotPossible, RolloutFailed, Stale
+from norn.errors import NotPossible, RolloutFailed, Stale
 
 log = structlog.get_logger(__name__)
 
+_DATABASE_URL = "DATABASE_URL"
 _PUT_BACK_S = 30.0
 _NO_DIGEST = "sha256:" + "0" * 64
 
@@ -375,25 +376,10 @@ class KubernetesRuntime:
 
     async def database_url(self, spec: Infraspec) -> str | None:
         """DATABASE_URL as the app's pods get it; None where it is in a place that Norn may not read."""
-        name = "DATABASE_URL"
-        if name in spec.env:
-            return spec.env[name]
-        workload = await self._workload(spec.app)
-        for container in workload.pod_template["spec"]["containers"] if workload is not None else ():
-            for entry in container.get("env") or ():
-                if entry["name"] == name:
-                    value: str | None = entry.get("value")
-                    return value
-        if workload is not None and workload.adopted:
-            return None  # its environment is somebody else's to write
-        if name in spec.secrets:
-            try:
-                found = await self._cluster.get(Secret, manifests.app_secret(spec.app))
-            except ClusterRefused:
-                return None
-            own = ((found or {}).get("data") or {}).get(name)
-            return base64.b64decode(own).decode("utf-8", "replace") if own else None
-        return (await self._own_environment(spec.app, Template.of(spec))).get(name)
+        given = await given_to_pods(self._cluster, await self._workload(spec.app), spec, _DATABASE_URL)
+        if given is not ELSEWHERE:
+            return given
+        return (await self._own_environment(spec.app, Template.of(spec))).get(_DATABASE_URL)
 
     async def logs(self, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
         """The lines of all pods, each with its pod's name in front."""
