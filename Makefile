@@ -28,7 +28,7 @@ demo: .venv/runtime ## all the set-up, then: deploy three versions of a sample a
 	@$(BIN)/norn demo $(ARGS)
 
 test: .venv/dev check ## all the set-up, then all the tests
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 check: .venv/dev ## linters, types, imports
 	@$(BIN)/ruff check --quiet .

@@ -133,6 +133,12 @@ class UnknownSecret(NotFound):
     code = "unknown_secret"
 
 
+class SnapshotMissing(NotFound):
+    """No snapshot goes by that name, or its file is gone."""
+
+    code = "unknown_snapshot"
+
+
 class ImageMissing(NotFound):
     """The version is in the history, but its image no longer exists."""
 
@@ -164,6 +170,18 @@ class Unsafe(NornError):
     """The verdict is that rolling back the code is not enough."""
 
     code, status, exit_status = "unsafe", 409, EXIT_REFUSED
+
+
+class SchemaDiffers(NornError):
+    """A snapshot has another schema than what is live, which could not run on it; `differences` says which."""
+
+    code, status, exit_status = "schema_differs", 409, EXIT_REFUSED
+
+
+class SharedDatabase(NornError):
+    """Other apps use the same database; `apps` names them."""
+
+    code, status, exit_status = "shared_database", 409, EXIT_REFUSED
 
 
 class Quarantined(NornError):
@@ -259,6 +277,30 @@ class AppTestsFailed(StepFailed):
 
 class SnapshotFailed(StepFailed):
     code = "snapshot_failed"
+
+
+class NoRoom(StepFailed):
+    """The disk has not the room that is needed; `neededBytes` and `freeBytes` say how far short it is."""
+
+    code, status = "no_room", 507
+
+
+class SnapshotDamaged(StepFailed):
+    """A dump is not what it was when it was taken, or not whole."""
+
+    code = "snapshot_damaged"
+
+
+class RestoreFailed(StepFailed):
+    """A snapshot could not be restored; the live database is as it was."""
+
+    code = "restore_failed"
+
+
+class NotConfirmed(StepFailed):
+    """Nobody said yes in time to what would be lost; nothing was changed."""
+
+    code = "not_confirmed"
 
 
 class MigrationFailed(StepFailed):

@@ -11,12 +11,13 @@ from tests.fixtures.norn import NornServer, served
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All one after the other; those that stop parts of the cluster have it alone."""
+    """In two lines, each one after the other; those that stop parts of the cluster have it alone."""
     for item in items:
         if "tests/cluster" in str(item.path):
             item.add_marker(needs_cluster)
             item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+            part = "faults" if item.path.stem in ("test_faults", "test_rollbacks") else "deploys"
+            item.add_marker(pytest.mark.xdist_group(f"cluster {part}"))
 
 
 @pytest.fixture(scope="session")

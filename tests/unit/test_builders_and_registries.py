@@ -42,12 +42,20 @@ def test_tls_is_left_out_only_where_the_registry_has_none() -> None:
     assert Builder("podman").push("t") == ["podman", "push", "t"]
 
 
+@pytest.fixture
+def own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A builder's store that no other test uses."""
+    monkeypatch.setattr(builder_store, "_place", lambda: str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_store")
 async def test_builds_are_made_beside_each_other_and_nothing_is_removed_meanwhile() -> None:
     async with builder_store.building(), builder_store.building():
         with builder_store.removing() as alone:
             assert not alone
 
 
+@pytest.mark.usefixtures("own_store")
 async def test_a_build_waits_for_the_end_of_a_removal() -> None:
     async def build() -> None:
         async with builder_store.building():
@@ -60,6 +68,7 @@ async def test_a_build_waits_for_the_end_of_a_removal() -> None:
     await waiting
 
 
+@pytest.mark.usefixtures("own_store")
 async def test_a_removal_that_hangs_is_an_error_of_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder_store, "_WAIT_S", 0.1)
     with builder_store.removing(), pytest.raises(BuildFailed):

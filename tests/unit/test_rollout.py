@@ -46,6 +46,8 @@ def test_at_no_replicas_it_is_complete_once_it_was_seen() -> None:
         (ContainerState("web", waiting="InvalidImageName"), Phase.FAILED, "invalid_image_name"),
         (ContainerState("web", waiting="CreateContainerConfigError", message='secret "x" not found'), Phase.FAILED,
          "config_error"),
+        (ContainerState("web", waiting="CreateContainerConfigError", message="failed to sync secret cache: timed out"),
+         Phase.GOING_ON, "config_error"),
         (ContainerState("web", waiting="ErrImagePull", message="manifest unknown: not found"), Phase.FAILED,
          "image_not_found"),
         (PULL, Phase.GOING_ON, "image_not_pulled"),

@@ -21,6 +21,8 @@ from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.adapters.snapshots.dumps import DumpSnapshots
+from norn.adapters.snapshots.restores import PostgresRestores
+from norn.adapters.snapshots.verification import ScratchVerification
 from norn.bootstrap.installation import Installation, lock_home, prepare_home
 from norn.config import Settings
 from norn.domain.operations import OperationKind
@@ -34,15 +36,21 @@ from norn.operations.deploy import deploy_procedure
 from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
+from norn.operations.prune import prune_all, prune_procedure
 from norn.operations.restart import restart_procedure
+from norn.operations.restore import restore_procedure
 from norn.operations.rollback import rollback_procedure
 from norn.operations.services import Services, new_id
 from norn.operations.snapshot import snapshot_procedure
+from norn.operations.verify import verify_procedure, verify_unasked
 
 log = structlog.get_logger(__name__)
 
 _RECONCILE_S = 3.0
 _TIDY_S = 3_600.0
+_VERIFY_S = 60.0
+_RETENTION_S = 86_400.0
+_SETTLED_S = 600.0
 _SHUTDOWN_S = 3
 _HEALTH_TIMEOUT_S = 2.0
 _LONG_WAY = ("rollback.prepare", "rollback.switch.before")
@@ -68,13 +76,18 @@ class Server:
         self._connections = Connections(url)
         await self._connections.open()
         self._store = PostgresStore(self._connections)
+        snapshots = DumpSnapshots(self._settings.snapshots_dir)
         self.services = Services(
             store=self._store,
             source=parts.source,
             images=parts.images,
             runtime=parts.runtime,
             databases=parts.databases,
-            snapshots=DumpSnapshots(self._settings.snapshots_dir),
+            snapshots=snapshots,
+            restores=PostgresRestores(snapshots),
+            verification=ScratchVerification(
+                snapshots, self._settings.scratch_postgres_url, self._settings.home / "postgres"
+            ),
             secrets=parts.secrets,
             work_dir=self._settings.home / "work",
         )
@@ -86,6 +99,9 @@ class Server:
                 OperationKind.RESTART: restart_procedure(self.services),
                 OperationKind.ADOPT: adopt_procedure(self.services),
                 OperationKind.SNAPSHOT: snapshot_procedure(self.services),
+                OperationKind.VERIFY: verify_procedure(self.services),
+                OperationKind.RESTORE: restore_procedure(self.services),
+                OperationKind.PRUNE: prune_procedure(self.services),
             },
             new_id(),
             point=_kill_point(os.environ.get(KILL_AT)),
@@ -97,6 +113,8 @@ class Server:
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
+            asyncio.create_task(self._repeat("verify", _VERIFY_S, lambda: verify_unasked(self.services), _VERIFY_S)),
+            asyncio.create_task(self._repeat("retention", _RETENTION_S, lambda: prune_all(self.services), _SETTLED_S)),
         ]
         if parts.local is not None:
             reconcile = self._repeat("reconcile", _RECONCILE_S, parts.local.reconcile_all)
@@ -135,7 +153,10 @@ class Server:
                 self.changes.wake(operation_id)
 
     @staticmethod
-    async def _repeat(name: str, every_s: float, action: Callable[[], Awaitable[object]]) -> None:
+    async def _repeat(
+        name: str, every_s: float, action: Callable[[], Awaitable[object]], first_after_s: float = 0.0
+    ) -> None:
+        await asyncio.sleep(first_after_s)
         while True:
             try:
                 await action()

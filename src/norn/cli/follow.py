@@ -102,7 +102,7 @@ def _over(operation: Mapping[str, Any]) -> bool:
 
 
 def _worth_a_look(event: Event) -> bool:
-    return event.type == "operation" and ("committed" in event or "status" in event)
+    return event.type == "operation" and ("committed" in event or "status" in event or "asks" in event)
 
 
 def _show(context: Context, event: Event) -> None:

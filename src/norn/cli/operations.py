@@ -1,4 +1,4 @@
-"""norn restart, logs, cancel, watch"""
+"""norn restart, logs, confirm, cancel, watch"""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def add_cancel(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_cancel)
 
 
+def add_confirm(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Say yes to what an operation asks (what a restore would lose, say), so that it goes on."
+    parser.epilog = "examples:\n  norn confirm 01jdp3zqk2x7m4n8v5t6w9y0ab"
+    parser.add_argument("id")
+    parser.add_argument("--timeout", help="wait no longer than this (90s, 5m); it goes on, exit 6")
+    parser.set_defaults(run=run_confirm)
+
+
 def add_watch(parser: argparse.ArgumentParser) -> None:
     parser.description = "Follow events: of everything, of an app, or of one operation to its end."
     parser.epilog = "examples:\n  norn watch\n  norn watch myapp\n  norn watch 01jdp3zqk2x7m4n8v5t6w9y0ab"
@@ -68,6 +76,11 @@ def run_logs(context: Context) -> int:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
     return EXIT_DONE
+
+
+def run_confirm(context: Context) -> int:
+    context.client.request("POST", f"/api/operations/{quote(context.args.id)}/confirm")
+    return ended(context, follow(context, context.args.id, lambda _: False, context.args.timeout))
 
 
 def run_cancel(context: Context) -> int:

@@ -1,4 +1,4 @@
-"""An operation: the durable execution of a deploy, rollback, restart or snapshot; and who has to wait for whom."""
+"""An operation: the durable execution of a deploy, rollback, restore …; and who has to wait for whom."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class OperationKind(StrEnum):
     ROLLBACK = "rollback"
     RESTART = "restart"
     SNAPSHOT = "snapshot"
+    VERIFY = "verify"
+    RESTORE = "restore"
+    PRUNE = "prune"
     ADOPT = "adopt"
 
 
@@ -78,6 +81,10 @@ class Operation:
     """The runtime has accepted the change: from here it goes on by itself."""
     committed: bool = False
     """What it was about has happened and stays (a version rolled out); what is left is watching."""
+    asks: Mapping[str, Any] | None = None
+    """What it wants to have confirmed before it goes on; None where it waits for nobody."""
+    confirmed: Mapping[str, Any] | None = None
+    """By whom, once somebody has."""
     claims: int = 0
     steps: Sequence[StepRecord] = field(default_factory=tuple)
 
@@ -95,6 +102,7 @@ class Operation:
             "accepted": self.accepted,
             "committed": self.committed,
             "cancel": dict(self.cancel) if self.cancel is not None else None,
+            "asks": dict(self.asks) if self.asks is not None and self.confirmed is None else None,
             "result": dict(self.result) if self.result is not None else None,
             "error": dict(self.error) if self.error is not None else None,
             "steps": [step.to_json() for step in self.steps],
@@ -134,8 +142,17 @@ def admit(kind: OperationKind, active: Sequence[Operation], *, explicit: bool = 
 
     A rollback stops what is in its way; without a version (`explicit` is False) it joins a rollback that still runs
     or bakes, so that two people pressing at once go back one version, not two. A deploy takes over from one that only
-    bakes. All else waits for nobody and is refused.
+    bakes. A verification is in nobody's way: whatever else is asked for stops it. All else waits for nobody and is
+    refused.
     """
+    if kind is not OperationKind.VERIFY:
+        aside = tuple(operation for operation in active if operation.kind is OperationKind.VERIFY)
+        admission = _admit(kind, [found for found in active if found not in aside], explicit=explicit)
+        return Accept((*admission.stop, *aside)) if isinstance(admission, Accept) else admission
+    return _admit(kind, active, explicit=explicit)
+
+
+def _admit(kind: OperationKind, active: Sequence[Operation], *, explicit: bool) -> Admission:
     if not active:
         return Accept()
     newest = active[0]

@@ -17,6 +17,8 @@ _AT_ONCE = {
     "CreateContainerConfigError": "config_error",
 }
 """Reasons of a waiting container that no time mends."""
+_PASSING = ("failed to sync", "timed out", "timeout")
+"""Words of a config error that is the kubelet's own trouble in asking the API server: it asks again."""
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
 _NOT_THERE = ("not found", "manifest unknown", "does not exist", "name unknown")
 _CRASHING = ("CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError")
@@ -147,7 +149,8 @@ def _trouble_of(pod: PodState, attempts: Attempts, summary: str) -> Progress | N
             return Progress(phase, summary, words, reason, pod.name, name)
 
         if container.waiting in _AT_ONCE:
-            return at(Phase.FAILED, _AT_ONCE[container.waiting])
+            passing = any(sign in container.message.lower() for sign in _PASSING)
+            return at(Phase.GOING_ON if passing else Phase.FAILED, _AT_ONCE[container.waiting])
         if container.waiting in _PULLING:
             if any(sign in container.message.lower() for sign in _NOT_THERE):
                 return at(Phase.FAILED, "image_not_found")

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
-from norn.domain.ports import SnapshotFile
+from norn.domain.retention import BuiltImages
+from norn.domain.snapshots import Snapshot
 
 
 class Now(Enum):
@@ -86,6 +87,28 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """A restored database that has taken the live one's place."""
+
+    id: str
+    """Of the operation."""
+    app: str
+    database: str
+    former: str
+    """What was live until then is called so now."""
+    snapshot: str | None
+    """None where this was an undo."""
+    undoes: str | None
+    """The restore that this one took back."""
+    moment: Mapping[str, Any] | None
+    """What the database held when it took its place (`Moment` as JSON)."""
+    restored_at: datetime
+    undone_by: str | None
+    dropped_at: datetime | None
+    """When the former database was removed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """The answer to a heartbeat: what is still ours, and which of it is to be cancelled."""
 
@@ -136,7 +159,31 @@ class Fenced(Protocol):
 
     async def lift_quarantine(self, image_tag: str) -> None: ...
 
-    async def add_snapshot(self, snapshot: SnapshotFile, reason: str) -> None: ...
+    async def ask(self, asks: Mapping[str, Any]) -> None:
+        """Have somebody confirm this before the operation goes on."""
+        ...
+
+    async def add_snapshot(self, snapshot: Snapshot) -> None: ...
+
+    async def verified(self, name: str, verification: Mapping[str, Any]) -> None:
+        """How the verification of a snapshot went: `ok`, `message`, and what was done."""
+        ...
+
+    async def snapshot_removed(self, name: str, why: str) -> None: ...
+
+    async def image_built(self, image_tag: str, digest: str) -> None:
+        """This installation has built the image, and pushed it where there is a registry."""
+        ...
+
+    async def image_removed(self, image_tag: str, digest: str) -> None: ...
+
+    async def add_restore(
+        self, database: str, former: str, snapshot: str | None, undoes: str | None, moment: Mapping[str, Any]
+    ) -> None:
+        """The operation's own restore has taken the live database's place; does nothing where that is known."""
+        ...
+
+    async def former_dropped(self, restore_id: str) -> None: ...
 
 
 class Accepting(Protocol):
@@ -167,6 +214,10 @@ class Accepting(Protocol):
     async def add_deployment(self, deployment_id: str, **columns: Any) -> None: ...
 
     async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None: ...
+
+    async def confirm(self, operation_id: str, by: str) -> bool:
+        """Whether the operation still waits for it."""
+        ...
 
     async def remember(self, key: str, request_hash: str, operation_id: str) -> None:
         """Bind an Idempotency-Key to its operation."""
@@ -243,6 +294,14 @@ class Store(Protocol):
     async def quarantined(self, app: str) -> Sequence[Quarantine]: ...
 
     async def snapshots(self, app: str) -> Sequence[Mapping[str, Any]]: ...
+
+    async def built_images(self, app: str) -> BuiltImages:
+        """Those that this installation has built."""
+        ...
+
+    async def restores(self, app: str) -> Sequence[Restore]:
+        """Newest first; those whose former database is still there, and the last ones besides."""
+        ...
 
     async def remembered(self, key: str) -> tuple[str, str] | None:
         """Request hash and operation id of an Idempotency-Key."""

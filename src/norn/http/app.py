@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from norn import __version__
-from norn.http import events, problems, routes
+from norn.http import answers, events, problems, routes, snapshot_routes
 from norn.http.access import Access, BodyLimit
 from norn.http.metrics import CountRequests, Metrics
 from norn.http.requests import Context
@@ -41,7 +41,7 @@ async def get_health(request: Request) -> JSONResponse:
     "/metrics",
     tags=["server"],
     response_class=Response,
-    responses=routes.problems() | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    responses=answers.problems() | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
 )
 async def get_metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
@@ -63,6 +63,7 @@ def create_app(context: Context, token: str, metrics: Metrics, health: HealthChe
     app.state.health = health
     problems.install(app)
     app.include_router(routes.router)
+    app.include_router(snapshot_routes.router)
     app.include_router(events.router)
     app.include_router(_outside)
     app.add_middleware(BodyLimit)

@@ -12,8 +12,8 @@ from fastapi.responses import StreamingResponse
 from norn.domain.deployments import rfc3339
 from norn.domain.store import Event
 from norn.errors import Malformed
+from norn.http.answers import problems
 from norn.http.requests import Context, ContextOf
-from norn.http.routes import problems
 from norn.operations.events import follow
 
 router = APIRouter(prefix="/api", tags=["events"])

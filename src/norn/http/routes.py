@@ -14,35 +14,22 @@ from norn.domain.deployments import Deployment, Status
 from norn.domain.infraspec.schema import infraspec_schema
 from norn.errors import Invalid, Malformed, NotFound
 from norn.http import schemas
-from norn.http.problems import MEDIA_TYPE
+from norn.http.answers import AppName, accepted, problems
 from norn.http.requests import CallerOf, Context, ContextOf, ServicesOf, WaitOf
-from norn.operations import adopt, cancel, deploy, overview, restart, rollback_plan, snapshot
+from norn.operations import (
+    adopt,
+    asking,
+    cancel,
+    deploy,
+    overview,
+    restart,
+    rollback_plan,
+)
 from norn.operations.events import wait_for
 
-AppName = Annotated[str, Path(max_length=256, description="The app's name", examples=["myapp"])]
 Id = Annotated[str, Path(max_length=64, description="26 characters", examples=["01jdp3zqk2x7m4n8v5t6w9y0ab"])]
 SecretName = Annotated[str, Path(max_length=256, description="As in `secrets` of the infraspec", examples=["SMTP_KEY"])]
 _MAX_PAGE = 200
-
-_PROBLEMS: dict[int, str] = {
-    400: "malformed",
-    401: "no token, or an unknown one",
-    404: "unknown",
-    405: "no such method here",
-    409: "refused, busy, or nothing to do it with; `type` tells which",
-    413: "the body is too large",
-    422: "a value is wrong",
-    500: "a defect",
-    503: "the runtime or the database does not answer",
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these problem documents."""
-    always = (400, 401, 413, 422, 500, 503)
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _PROBLEMS[status], "content": content} for status in sorted({*always, *statuses})}
-
 
 router = APIRouter(prefix="/api", responses=problems())
 
@@ -184,8 +171,7 @@ async def post_adopt(
 )
 async def post_restart(app: AppName, services: ServicesOf, caller: CallerOf) -> JSONResponse:
     """Replace all processes by new ones of the same image."""
-    operation = await restart.request_restart(services, app, caller)
-    return JSONResponse(operation.to_json(), 202, {"Location": f"/api/operations/{operation.id}"})
+    return accepted(await restart.request_restart(services, app, caller))
 
 
 # ---- secrets -----------------------------------------------------------------------------------------------------
@@ -212,32 +198,6 @@ async def delete_secret(app: AppName, name: SecretName, services: ServicesOf) ->
     found = await services.source.app(app)
     await services.secrets.unset(found.name, name)
     return Response(status_code=204)
-
-
-# ---- snapshots ---------------------------------------------------------------------------------------------------
-
-
-@router.get(
-    "/apps/{app}/snapshots", tags=["snapshots"], response_model=schemas.SnapshotsAnswer, responses=problems(404)
-)
-async def list_snapshots(app: AppName, services: ServicesOf) -> JSONResponse:
-    """The snapshots of the app's database, newest first."""
-    return JSONResponse({"snapshots": await overview.snapshots_document(services, app)})
-
-
-@router.post(
-    "/apps/{app}/snapshots",
-    tags=["snapshots"],
-    status_code=202,
-    response_model=schemas.OperationAnswer,
-    responses=problems(404, 409),
-)
-async def post_snapshot(
-    app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.SnapshotBody | None = None
-) -> JSONResponse:
-    """Take a snapshot now."""
-    operation = await snapshot.request_snapshot(services, app, body.reason if body else "", caller)
-    return JSONResponse(operation.to_json(), 202, {"Location": f"/api/operations/{operation.id}"})
 
 
 # ---- history and operations --------------------------------------------------------------------------------------
@@ -295,6 +255,19 @@ async def get_deployment(id: Id, services: ServicesOf) -> JSONResponse:  # noqa:
 async def get_operation(id: Id, services: ServicesOf) -> JSONResponse:  # noqa: A002
     """One operation: steps with times and output."""
     return JSONResponse((await overview.operation_of(services, id)).to_json())
+
+
+@router.post(
+    "/operations/{id}/confirm",
+    tags=["history"],
+    status_code=202,
+    response_model=schemas.OperationAnswer,
+    responses=problems(404, 409),
+)
+async def post_confirm(id: Id, services: ServicesOf, caller: CallerOf) -> JSONResponse:  # noqa: A002
+    """Say yes to what an operation asks (`asks`), so that it goes on."""
+    await asking.confirm(services, id, caller)
+    return JSONResponse((await overview.operation_of(services, id)).to_json(), 202)
 
 
 @router.post(

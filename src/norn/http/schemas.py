@@ -48,6 +48,28 @@ class AdoptBody(_Body):
 
 class SnapshotBody(_Body):
     reason: Reason = ""
+    keep: bool = Field(default=False, description="Retention leaves it alone.")
+
+
+class RestoreBody(_Body):
+    into: Name | None = Field(default=None, description="A new database of this name; the live one stays.")
+    affects: list[Name] = Field(
+        default_factory=list, max_length=1_000, description="The other apps that use the database and go back with it."
+    )
+    confirm: bool = Field(default=False, description="Yes to what would be lost, without being asked.")
+    reason: Reason = ""
+
+
+class UndoBody(_Body):
+    affects: list[Name] = Field(
+        default_factory=list, max_length=1_000, description="The other apps that use the database and go with it."
+    )
+    confirm: bool = Field(default=False, description="Yes to what would be lost, without being asked.")
+    reason: Reason = ""
+
+
+class PruneBody(_Body):
+    dry_run: bool = Field(default=False, description="Only say what would go.")
 
 
 class CancelBody(_Body):
@@ -146,6 +168,9 @@ class OperationAnswer(_Answer):
     kind: str
     status: str = Field(description="queued, running, succeeded, failed, cancelled")
     requested_by: str
+    asks: dict[str, Any] | None = Field(
+        default=None, description="What it waits to have confirmed: `about` (loss, room), `message`, and facts."
+    )
     steps: list[StepAnswer]
 
 
@@ -182,11 +207,24 @@ class SnapshotAnswer(_Answer):
     commit_sha: str
     size_bytes: int
     taken_at: str
+    kept: bool
+    verified_at: str | None = Field(description="When a test restore of it last succeeded.")
     exists: bool
 
 
 class SnapshotsAnswer(_Answer):
     snapshots: list[SnapshotAnswer]
+
+
+class FateAnswer(_Answer):
+    kind: str = Field(description="image, snapshot, database")
+    name: str
+    stays: bool
+    why: str
+
+
+class RetentionAnswer(_Answer):
+    fates: list[FateAnswer]
 
 
 class SecretsAnswer(_Answer):

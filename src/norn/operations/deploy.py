@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +13,26 @@ from norn.domain.images import TAG_LENGTH, Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.operations import Accept, OperationKind, Refuse, admit
 from norn.domain.ports import AppDatabase, Release, Template
+from norn.domain.snapshots import SnapshotOrder
 from norn.domain.store import NOW, Fenced
 from norn.domain.verdict import Finding, Level, Verdict
 from norn.errors import (
     BakeFailed,
+    DatabaseUnavailable,
     ImageMissing,
+    LeaseLost,
     MigrationFailed,
+    NornError,
     NotDeployable,
     ProgramFailed,
     Quarantined,
     SnapshotFailed,
-    Unavailable,
 )
 from norn.operations import rollouts
 from norn.operations.adopt import add_adoption
+from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
+from norn.operations.prune import apply_retention
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.versions import live_version
 
@@ -126,7 +129,7 @@ def deploy_procedure(services: Services) -> Procedure:
             Step("migrate", steps.migrate, undo=steps.end_migration, begins=rollouts.entering(Status.MIGRATING)),
             Step("deploy", steps.deploy, undo=steps.put_back, begins=rollouts.entering(Status.DEPLOYING)),
             Step("bake", steps.bake),
-            Step("cleanup", steps.cleanup),
+            Step("cleanup", steps.finish),
         ),
         ends=rollouts.end_deployment,
     )
@@ -137,8 +140,7 @@ class DeploySteps:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._held: dict[str, AsyncExitStack] = {}
-        """Databases that operations of this server have to themselves."""
+        self._exclusive = Exclusive(services)
 
     def _work_dir(self, run: Run) -> Path:
         return self._services.work_dir / run.id
@@ -178,6 +180,7 @@ class DeploySteps:
         sha = run.operation.params["sha"]
         spec = await self._spec(run)
         image = await self._services.images.find(run.app, self._tag(run))
+        made = image is None or bool(run.state.get("contextUsed"))
         if image is None:
             if run.state.get("contextUsed"):
                 await self.clone(run)  # a build that was interrupted has been at it
@@ -187,6 +190,8 @@ class DeploySteps:
         run.output.line(f"{image.tag} is {image.digest}")
         async with run.transaction() as transaction:
             await transaction.update_deployment(digest=image.digest, template=Template.of(spec).to_json())
+            if made:
+                await transaction.image_built(image.tag, image.digest)
 
     async def test(self, run: Run) -> None:
         """Run the app's own tests on the image."""
@@ -216,12 +221,12 @@ class DeploySteps:
         if not run.operation.params["snapshot"]:
             run.output.line(f"left out as asked for: {run.operation.reason}")
             return
-        await self._have_alone(run, database)
-        now = await self._services.store.now()
+        await self._exclusive.have(run, database)
         sha = run.operation.params["sha"][:TAG_LENGTH]
-        taken = await self._services.snapshots.take(database, sha, now, run.output.write)
+        order = SnapshotOrder(run.app, sha, run.id, f"before the migration of {sha}", await self._services.store.now())
+        taken = await self._services.snapshots.take(database, order, run.output.write)
         async with run.transaction() as transaction:
-            await transaction.add_snapshot(taken, f"before the migration of {sha}")
+            await transaction.add_snapshot(taken)
             await transaction.update_deployment(snapshot=taken.name)
         run.output.line(f"{taken.name}: {taken.size_bytes} bytes")
 
@@ -254,7 +259,7 @@ class DeploySteps:
         if database is None or spec.migrations is None:
             run.output.line("no migrations in the infraspec")
             return
-        await self._have_alone(run, database)
+        await self._exclusive.have(run, database)
         if not await self._services.runtime.job_runs(run.app, MIGRATION_JOB, run.id):
             ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
             if ended:
@@ -270,25 +275,15 @@ class DeploySteps:
                 waited = format_duration(spec.migrations.lock_timeout_s)
                 hint = f"It waited {waited} for a lock (migrations.lockTimeout): deploy when the database is quieter."
             raise MigrationFailed(f"The migration failed: {failed.message}", hint=hint, **failed.facts) from failed
-        await self.let_go(run)
-
-    async def _have_alone(self, run: Run, database: AppDatabase) -> None:
-        """Keep others off the database from before the snapshot until after the migration: they belong together."""
-        if run.id not in self._held:
-            held = AsyncExitStack()
-            await held.enter_async_context(self._services.databases.alone(database, run.output.write))
-            self._held[run.id] = held
+        await self._exclusive.let_go(run)
 
     async def let_go(self, run: Run) -> None:
-        """Let others at the database again."""
-        if (held := self._held.pop(run.id, None)) is not None:
-            with contextlib.suppress(Unavailable):  # a lost connection has let go of it already
-                await held.aclose()
+        await self._exclusive.let_go(run)
 
     async def end_migration(self, run: Run) -> None:
         """End what still runs of it. What it did cannot be undone."""
         await self._services.runtime.end_job(run.app, MIGRATION_JOB, run.id)
-        await self.let_go(run)
+        await self._exclusive.let_go(run)
 
     async def deploy(self, run: Run) -> None:
         """Bring the new image to life beside the old one, and switch when it is healthy."""
@@ -335,6 +330,16 @@ class DeploySteps:
             async with run.transaction() as transaction:
                 await transaction.make_live_again(previous["deploymentId"])
         raise BakeFailed(failure, hint=f"{previous['imageTag']} is live again.", putBack=previous["imageTag"])
+
+    async def finish(self, run: Run) -> None:
+        """Tidy up, and let go of what retention does not keep any more; that it cannot is no failure of the deploy."""
+        await self.cleanup(run)
+        try:
+            await apply_retention(run, self._services)
+        except (LeaseLost, DatabaseUnavailable):
+            raise
+        except NornError as error:
+            run.output.line(f"[retention could not be applied: {error.message}]")
 
     async def cleanup(self, run: Run) -> None:
         """Remove the work directory; nothing else is left of a build."""

@@ -158,7 +158,7 @@ async def artifacts_document(services: Services, name: str) -> list[Document]:
 async def snapshots_document(services: Services, name: str) -> list[Document]:
     """The snapshots of an app, newest first; `exists` is false where the file is gone. Raises UnknownApp."""
     app = await services.source.app(name)
-    there = {file.name for file in await services.snapshots.files()}
+    there = set(await services.snapshots.names())
     return [_snapshot(row, there) for row in await services.store.snapshots(app.name)]
 
 
@@ -171,6 +171,10 @@ def _snapshot(row: Mapping[str, Any], there: set[str]) -> Document:
         "reason": row["reason"],
         "sizeBytes": row["size_bytes"],
         "takenAt": rfc3339(row["taken_at"]),
+        "kept": row["kept"],
+        "host": row["host"],
+        "verifiedAt": rfc3339(row["verified_at"]),
+        "verification": row["verification"],
         "exists": row["name"] in there,
     }
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from norn.domain.operations import OperationKind, Refuse, admit
-from norn.domain.ports import Databases, Images, Runtime, Secrets, Snapshots, Source
+from norn.domain.operations import Accept, OperationKind, Refuse, admit
+from norn.domain.ports import Databases, Images, Restores, Runtime, Secrets, Snapshots, Source, Verification
 from norn.domain.store import Accepting, Store, Worker
 from norn.errors import Busy, IdempotencyKeyReused
 
@@ -31,6 +32,8 @@ class Services:
     runtime: Runtime
     databases: Databases
     snapshots: Snapshots
+    restores: Restores
+    verification: Verification
     secrets: Secrets
     work_dir: Path
     """Where operations keep files while they run: one directory each."""
@@ -101,12 +104,22 @@ def busy(refused: Refuse) -> Busy:
     )
 
 
-async def take_alone(services: Services, app: str, kind: OperationKind, caller: Caller, reason: str) -> str:
-    """Accept an operation that waits for nobody and stops nobody; its id. Raises Busy."""
+async def take_alone(
+    services: Services,
+    app: str,
+    kind: OperationKind,
+    caller: Caller,
+    reason: str,
+    params: Mapping[str, Any] | None = None,
+) -> str:
+    """Accept an operation that waits for nobody and stops at most a verification; its id. Raises Busy."""
     operation_id = new_id()
     async with accepting(services, app, caller, operation_id) as transaction:
         admission = admit(kind, await transaction.active())
         if isinstance(admission, Refuse):
             raise busy(admission)
-        await transaction.add_operation(operation_id, kind, {}, caller.name, reason)
+        await transaction.add_operation(operation_id, kind, params or {}, caller.name, reason)
+        for operation in admission.stop if isinstance(admission, Accept) else ():
+            why = f"a {kind.value} takes over"
+            await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
     return operation_id

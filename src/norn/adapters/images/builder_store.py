@@ -12,6 +12,7 @@ import os
 import pwd
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from norn.errors import BuildFailed
 
@@ -19,13 +20,18 @@ _WAIT_S = 120.0
 _LOOK_EVERY_S = 0.05
 
 
-@contextmanager
-def _opened() -> Iterator[int]:
+def _place() -> str:
     """The user's home directory: it is there already, it is nobody else's, and there is one as there is one store."""
     try:
-        directory = os.open(pwd.getpwuid(os.geteuid()).pw_dir, os.O_RDONLY | os.O_DIRECTORY)
-    except (OSError, KeyError):
-        directory = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
+    return home if Path(home).is_dir() else "/"
+
+
+@contextmanager
+def _opened() -> Iterator[int]:
+    directory = os.open(_place(), os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield directory
     finally:

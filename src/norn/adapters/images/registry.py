@@ -11,6 +11,7 @@ import contextlib
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -26,6 +27,9 @@ _ACCEPT = ", ".join(
     )
 )
 _TIMEOUT_S = 3.0
+_FORBIDDEN = (403, 405)
+_PAGE = 1_000
+_PAGES = 50
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _DOCKER_HUB = "registry-1.docker.io"
 _LOCAL = re.compile(r"(?:localhost|127(?:\.\d+){3}|\[::1\])(?::\d+)?\Z")
@@ -66,7 +70,7 @@ class Registry:
     def __init__(self, insecure: frozenset[str] = frozenset()) -> None:
         self._insecure = insecure
         self._client: httpx2.AsyncClient | None = None
-        self._tokens: dict[tuple[str, str], str] = {}
+        self._tokens: dict[tuple[str, str, str], str] = {}
 
     def insecure(self, registry: str) -> bool:
         """Asked without TLS."""
@@ -95,24 +99,52 @@ class Registry:
         found: dict[str, Any] = (await self._ask("GET", reference, f"blobs/{digest}", {})).json()
         return found.get("config") or {}
 
-    async def _ask(self, method: str, reference: Reference, path: str, headers: dict[str, str]) -> httpx2.Response:
-        """200 or 404. Raises RegistryUnavailable for everything else, and for silence."""
+    async def tags(self, reference: Reference) -> set[str]:
+        """All tags of its repository. Raises RegistryUnavailable."""
+        found: set[str] = set()
+        path = f"tags/list?n={_PAGE}"
+        for _ in range(_PAGES):
+            answer = await self._ask("GET", reference, path, {})
+            if answer.status_code == 404:
+                return found
+            page = answer.json().get("tags") or []
+            found |= set(map(str, page))
+            if "next" not in answer.links or not page:
+                return found
+            path = f"tags/list?n={_PAGE}&last={quote(str(page[-1]), safe='')}"
+        raise RegistryUnavailable(f"{reference.repository} has more than {_PAGE * _PAGES} tags.")
+
+    async def delete(self, reference: Reference) -> str:
+        """Delete a manifest by its digest: empty where it is gone now, else that the registry does not let anybody.
+
+        Raises RegistryUnavailable.
+        """
+        answer = await self._ask("DELETE", reference, f"manifests/{reference.version}", {}, also=(202, *_FORBIDDEN))
+        if answer.status_code in _FORBIDDEN:
+            return f"the registry {reference.registry} does not allow to delete ({answer.status_code})"
+        return ""
+
+    async def _ask(
+        self, method: str, reference: Reference, path: str, headers: dict[str, str], also: tuple[int, ...] = ()
+    ) -> httpx2.Response:
+        """200, 404 or one of `also`. Raises RegistryUnavailable for everything else, and for silence."""
         scheme = "http" if self.insecure(reference.registry) else "https"
         host = _DOCKER_HUB if reference.registry == "docker.io" else reference.registry
         url = f"{scheme}://{host}/v2/{reference.repository}/{path}"
-        key = (reference.registry, reference.repository)
+        scope = "pull,delete" if method == "DELETE" else "pull"
+        key = (reference.registry, reference.repository, scope)
         try:
             async with asyncio.timeout(_TIMEOUT_S * 2):
                 answer = await self._send(method, url, headers, self._tokens.get(key))
                 if answer.status_code == 401:
-                    token = await self._token(answer, reference)
+                    token = await self._token(answer, reference, scope)
                     if token is not None:
                         self._tokens[key] = token
                         answer = await self._send(method, url, headers, token)
         except (httpx2.HTTPError, TimeoutError, OSError, ValueError) as error:
             what = str(error) or "no answer in time"
             raise RegistryUnavailable(f"The registry {reference.registry} does not answer: {what}.") from error
-        if answer.status_code not in (200, 404):
+        if answer.status_code not in (200, 404, *also):
             raise RegistryUnavailable(
                 f"The registry {reference.registry} answers {answer.status_code}.",
                 hint="Log in on the server: `buildah login`, `podman login` or `docker login`."
@@ -127,7 +159,7 @@ class Registry:
         more = {"Authorization": authorization} if authorization else {}
         return await self._client.request(method, url, headers=headers | more)
 
-    async def _token(self, refused: httpx2.Response, reference: Reference) -> str | None:
+    async def _token(self, refused: httpx2.Response, reference: Reference, scope: str) -> str | None:
         """What to put into Authorization, as the registry's challenge says; None where there is nothing to try."""
         challenge = refused.headers.get("WWW-Authenticate", "")
         kind, _, rest = challenge.partition(" ")
@@ -137,7 +169,7 @@ class Registry:
         if kind.lower() != "bearer":
             return None
         given = dict(_PARAMETER.findall(rest))
-        query = {"service": given.get("service", ""), "scope": f"repository:{reference.repository}:pull"}
+        query = {"service": given.get("service", ""), "scope": f"repository:{reference.repository}:{scope}"}
         realm = given.get("realm", "")
         if not realm.startswith("https://") and not is_local(realm.removeprefix("http://").partition("/")[0]):
             return None  # credentials are not sent over the open net

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from norn.adapters import programs
@@ -13,7 +14,8 @@ from norn.adapters.images.builders import PASSED_ON, Builder, find_builder, last
 from norn.adapters.images.registry import Reference, Registry
 from norn.domain.images import Image, image_tag
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Found, Output, Presence
+from norn.domain.ports import Found, Output, Presence, Removal
+from norn.domain.retention import BuiltImages, StoredImage
 from norn.errors import AppTestsFailed, BuildFailed, NotDeployable, ProgramFailed, ProgramMissing, RegistryUnavailable
 
 REVISION_LABEL = "org.opencontainers.image.revision"
@@ -114,8 +116,29 @@ class RegistryImages:
             base = f"localhost/norn/{spec.app}:{image.commit_sha[:12]}"
             await asyncio.shield(self._tidy(builder, spec.app, base))
 
-    async def remove(self, app: str, tag: str) -> None:
-        """Nothing is kept outside the registry, which may be others' too: what goes there is retention's to say."""
+    async def stored(self, app: str, built: BuiltImages) -> Sequence[StoredImage]:
+        """Those that this installation has pushed: a registry may be others', too."""
+        return built.present
+
+    async def remove(self, app: str, removal: Removal) -> str:
+        """DELETE by digest, where that takes nothing of anybody else's along."""
+        if removal.registry == "keep":
+            return "artifacts.registry says `keep`"
+        reference = Reference.parse(removal.image.image_tag)
+        tags = await self._registry.tags(reference)
+        others = sorted(tags - {Reference.parse(tag).version for tag in removal.own})
+        if others and removal.registry != "delete":
+            return (
+                f"{reference.repository} has tags that are not this installation's ({', '.join(others[:3])}); "
+                "`artifacts: {registry: delete}` deletes Norn's own all the same"
+            )
+        digest = removal.image.digest
+        for tag in sorted(tags - {reference.version}):
+            if await self._registry.digest(reference.at(tag)) == digest:
+                mine = any(Reference.parse(stays).version == tag for stays in removal.staying)
+                if mine or tag in others:
+                    return f"the tag {tag} leads to the same digest"
+        return await self._registry.delete(reference.at(digest))
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from norn.adapters.kubernetes.client import Cluster
-from norn.adapters.kubernetes.logs import container_lines
+from norn.adapters.kubernetes.logs import Position, container_lines
 from norn.adapters.kubernetes.manifests import JOB_LABEL
 from norn.adapters.kubernetes.pods import pod_state
 from norn.adapters.kubernetes.resources import Job, Object, Pod, name_of
@@ -72,7 +72,9 @@ class JobRun:
 
     async def _read(self, pod: Object) -> None:
         container = pod["spec"]["containers"][0]["name"]
-        async for line in container_lines(self._cluster, name_of(pod), container, tail=None, ended=lambda: self._over):
+        read = Position()
+        name = name_of(pod)
+        async for line in container_lines(self._cluster, name, container, read, tail=None, ended=lambda: self._over):
             self._printed = f"{self._printed}{line}\n"[-_TAIL_CHARS:]
             self._output(f"{line}\n")
 

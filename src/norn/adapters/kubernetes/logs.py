@@ -7,6 +7,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 
 from norn.adapters.kubernetes.client import Cluster, translated
 from norn.adapters.kubernetes.pods import newest_replica_set, pods_of
@@ -18,40 +19,82 @@ from norn.errors import ClusterRefused, NornError, RuntimeUnavailable
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT")
 _AGAIN_S = 1.0
 _LOOK_EVERY_S = 2.0
+_SILENCE_S = 20.0
+"""After which a stream is asked for anew: a quiet app and a connection that has died without a word look the same."""
+
+
+@dataclass(slots=True)
+class Position:
+    """How far the log of one container has been read."""
+
+    last: str = ""
+    """The node's time stamp of the last line; none is shown twice."""
+    at: float = 0.0
+    """When that was, by this machine's monotonic clock."""
+    said: str = ""
+    """What the API server has refused with, shown once."""
 
 
 async def container_lines(
-    cluster: Cluster, pod: str, container: str, *, tail: int | None, ended: Callable[[], bool]
+    cluster: Cluster, pod: str, container: str, read: Position, *, tail: int | None, ended: Callable[[], bool]
 ) -> AsyncIterator[str]:
     """The lines of one container from its `tail` on, until it has `ended`; none twice, none left out.
 
-    A connection that drops is made again; what was read already is known by the node's time stamp of each line.
+    A connection that drops, falls silent or is refused is made again.
     """
-    last, began = "", time.monotonic()
     while True:
         over = ended()  # before reading: all that it printed is there by now
-        since = None if not last else max(int(time.monotonic() - began) + 2, 1)
         try:
             async with translated():
                 lines = cluster.client.log(
                     pod,
                     container=container,
                     follow=not over,
-                    since=since,
-                    tail_lines=tail if not last else None,
+                    since=max(int(time.monotonic() - read.at) + 2, 1) if read.last else None,
+                    tail_lines=None if read.last else tail,
                     timestamps=True,
                     newlines=False,
                 )
-                async for line in lines:
+                async for line in _until_silent(aiter(lines)):
                     stamp, _, text = line.partition(" ")
-                    if _STAMP.match(stamp) and stamp > last:  # else it is the kubelet that speaks, of a log long gone
-                        last, began = stamp, time.monotonic()
+                    if _STAMP.match(stamp) and stamp > read.last:  # else the kubelet speaks, of a log long gone
+                        read.last, read.at = stamp, time.monotonic()
                         yield text
         except RuntimeUnavailable:
             pass  # dropped, or the container has not started yet
+        except ClusterRefused as refused:
+            if over:
+                raise
+            if refused.message != read.said:
+                read.said = refused.message
+                yield f"[{refused.message}]"
         if over:
             return
         await asyncio.sleep(_AGAIN_S)
+
+
+async def _until_silent(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The lines, until there are no more or none has come for a while."""
+    # Not a time-out, which before Python 3.13 cancels what comes next when a line comes in the same moment.
+    coming: asyncio.Task[str] | None = None
+    try:
+        while True:
+            coming = asyncio.create_task(_next(lines))
+            done, _ = await asyncio.wait({coming}, timeout=_SILENCE_S)
+            if not done:
+                return
+            yield coming.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        if coming is not None and not coming.done():
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await lines.aclose()  # type: ignore[attr-defined]
+
+
+async def _next(lines: AsyncIterator[str]) -> str:
+    return await anext(lines)
 
 
 async def app_lines(
@@ -65,11 +108,15 @@ async def app_lines(
         for pod in pods:
             for name in names:
                 with contextlib.suppress(ClusterRefused):
-                    async for line in container_lines(cluster, name_of(pod), name, tail=share, ended=lambda: True):
+                    async for line in container_lines(
+                        cluster, name_of(pod), name, Position(), tail=share, ended=lambda: True
+                    ):
                         yield f"{name_of(pod)} {line}"
         return
     queue: asyncio.Queue[str] = asyncio.Queue(1_000)
+    read: dict[str, Position] = {}
     tasks: dict[str, asyncio.Task[None]] = {}
+    heard = asyncio.ensure_future(queue.get())
     first = True
     try:
         while True:
@@ -78,32 +125,38 @@ async def app_lines(
             for pod in pods:
                 for name in names:
                     key = f"{name_of(pod)}/{name}"
-                    if key not in tasks:
-                        reading = _read(cluster, mirror, app, name_of(pod), name, part, queue)
+                    if key not in tasks or tasks[key].done():
+                        progress = read.setdefault(key, Position())
+                        reading = _read(cluster, mirror, app, name_of(pod), name, progress, part, queue)
                         tasks[key] = asyncio.create_task(reading)
             first = False
             looked = time.monotonic()
             while (left := looked + _LOOK_EVERY_S - time.monotonic()) > 0:
-                heard: str | None = None
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        heard = await queue.get()
-                if heard is not None:  # outside of the time-out: it is for waiting, not for whoever reads
-                    yield heard
+                done, _ = await asyncio.wait({heard}, timeout=left)
+                if done:
+                    yield heard.result()
+                    heard = asyncio.ensure_future(queue.get())
     finally:
-        for task in tasks.values():
+        for task in (heard, *tasks.values()):
             task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await asyncio.gather(heard, *tasks.values(), return_exceptions=True)
 
 
 async def _read(
-    cluster: Cluster, mirror: Mirror, app: str, pod: str, container: str, tail: int | None, queue: asyncio.Queue[str]
+    cluster: Cluster,
+    mirror: Mirror,
+    app: str,
+    pod: str,
+    container: str,
+    progress: Position,
+    tail: int | None,
+    queue: asyncio.Queue[str],
 ) -> None:
     def ended() -> bool:
         return pod not in mirror.pods.of(app)
 
     try:
-        async for line in container_lines(cluster, pod, container, tail=tail, ended=ended):
+        async for line in container_lines(cluster, pod, container, progress, tail=tail, ended=ended):
             await queue.put(f"{pod} {line}")
     except NornError as error:
         await queue.put(f"{pod} [{error.message}]")

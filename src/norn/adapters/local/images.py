@@ -22,7 +22,8 @@ from norn.adapters.local import files, seal
 from norn.adapters.local.state import check_app_name
 from norn.domain.images import Image, commit_prefix, image_tag
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Found, Output, Presence, Template
+from norn.domain.ports import Found, Output, Presence, Removal, Template
+from norn.domain.retention import BuiltImages, StoredImage
 from norn.errors import AppTestsFailed, BuildFailed, ImageMissing, ProgramFailed, ProgramMissing, RuntimeUnavailable
 
 _SHA = re.compile(r"[0-9a-f]{12}\Z")
@@ -107,11 +108,29 @@ class LocalImages:
             hint = failed.hint or "See the output of build.test."
             raise AppTestsFailed(f"The app's tests failed: {failed.message}", hint=hint, **failed.facts) from failed
 
-    async def remove(self, app: str, tag: str) -> None:
+    async def stored(self, app: str, built: BuiltImages) -> Sequence[StoredImage]:
+        """Those on this disk, whoever built them: all below NORN_HOME is Norn's."""
+        directory = self._root / check_app_name(app)
+
+        def look() -> list[StoredImage]:
+            found = []
+            for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
+                record = files.read_json(path)
+                if record is not None and _SHA.match(path.stem):
+                    found.append(StoredImage(record["tag"], record["digest"]))
+            return found
+
+        try:
+            return await asyncio.to_thread(look)
+        except (OSError, ValueError, KeyError) as error:
+            raise RuntimeUnavailable(f"The images of {app} cannot be listed: {error}.") from error
+
+    async def remove(self, app: str, removal: Removal) -> str:
         """Remove an image; one that is not there is removed already."""
-        tree = self._tree(app, tag)
+        tree = self._tree(app, removal.image.image_tag)
         self._record_path(tree).unlink(missing_ok=True)  # first: a tree without its record is no image
         await asyncio.to_thread(seal.remove_tree, tree)
+        return ""
 
     # ---- for the runtime -------------------------------------------------------------------------------------
 

@@ -40,6 +40,17 @@ def bundled() -> dict[int, Path]:
 
 
 @cache
+def installations() -> dict[int, Path]:
+    """Major version to installation of all servers that are here: Debian's packages, and those that came with Norn."""
+    found = {}
+    for directory in sorted(Path(_DEBIAN.format(major="")).parent.glob("[0-9]*")):
+        major = _major_of(directory / "bin" / "postgres")
+        if major is not None:
+            found[major] = directory
+    return found | bundled()
+
+
+@cache
 def _major_of(program: Path) -> int | None:
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)

@@ -6,15 +6,15 @@ import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
 
+from norn.adapters.postgres.sessions import Session, maintenance_url, session
 from norn.adapters.secrets import keep
 from norn.domain.infraspec import PostgresService
 from norn.domain.ports import AppDatabase, Output
@@ -22,10 +22,9 @@ from norn.errors import NotPossible, Unavailable
 
 _ALONE = 0x6E6F726E  # "norn", for pg_advisory_lock: one operation on a database at a time
 _LOCK = 0x6E6F7264  # "nord", for pg_advisory_lock: databases are made one at a time
-_CONNECT_TIMEOUT_S = 10
 _NAME_MAX = 63  # NAMEDATALEN - 1
 
-Connection = psycopg.AsyncConnection[TupleRow]
+Connection = Session
 
 
 def role_of(app: str) -> str:
@@ -60,7 +59,7 @@ class PostgresDatabases:
             return await self._given(app, service, service.url)
         server_url, role = await self._server_url(), role_of(app)
         password = self._password(app)
-        async with _connected(server_url) as connection:
+        async with session(server_url) as connection:
             await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             await _ensure_role(connection, role, password)
             await _ensure_database(connection, service.database, role)
@@ -70,7 +69,7 @@ class PostgresDatabases:
 
     async def _given(self, app: str, service: PostgresService, url: str) -> AppDatabase:
         """A database that somebody else looks after: used as it is."""
-        async with _connected(url) as connection:
+        async with session(url) as connection:
             name, version = connection.info.dbname, connection.info.server_version
         if name != service.database:
             raise NotPossible(
@@ -82,7 +81,7 @@ class PostgresDatabases:
 
     async def end_sessions(self, database: AppDatabase, application_name: str) -> int:
         """End the sessions of that application in that database; how many there were."""
-        async with _connected(database.admin_url) as connection:
+        async with session(database.admin_url) as connection:
             cursor = await connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
                 "WHERE datname = %s AND application_name = %s AND pid <> pg_backend_pid()",
@@ -92,19 +91,28 @@ class PostgresDatabases:
 
     @asynccontextmanager
     async def alone(self, database: AppDatabase, output: Output) -> AsyncIterator[None]:
-        """Holds an advisory lock of that database (they are per database), which ends with the session."""
-        async with _connected(database.admin_url) as connection:
-            cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (_ALONE,))
+        """Holds an advisory lock, which ends with the session.
+
+        Not a session in that database itself: it would be in the way of renaming it. Where the role may connect
+        nowhere else, it is there all the same, and a restore says what is in its way.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(session(maintenance_url(database.admin_url)))
+            except Unavailable:
+                connection = await stack.enter_async_context(session(database.admin_url))
+            which = (_ALONE, database.name)
+            cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", which)
             row = await cursor.fetchone()
             if row is None or not row[0]:
                 output(f"waiting for another operation on the database {database.name}\n")
-                await connection.execute("SELECT pg_advisory_lock(%s)", (_ALONE,))
+                await connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", which)
             yield
 
     async def identity(self, url: str) -> str | None:
         """System identifier and database name; None where the server cannot be reached or does not say."""
         try:
-            async with _connected(url) as connection:
+            async with session(url) as connection:
                 cursor = await connection.execute(
                     "SELECT system_identifier, current_database() FROM pg_control_system()"
                 )
@@ -121,29 +129,7 @@ class PostgresDatabases:
         return path.read_text(encoding="ascii")  # another server may have been first
 
 
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Connection]:
-    try:
-        async with await psycopg.AsyncConnection.connect(
-            url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, application_name="norn"
-        ) as connection:
-            yield connection
-    except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"The apps' PostgreSQL does not answer: {_without_password(str(error), url)}",
-            hint="Look at NORN_POSTGRES_URL, or at services.postgres.url of the app.",
-        ) from None
-
-
-def _without_password(text: str, url: str) -> str:
-    with contextlib.suppress(psycopg.ProgrammingError):
-        password = conninfo_to_dict(url).get("password")
-        if password:
-            text = text.replace(str(password), "***")
-    return " ".join(text.split())
-
-
-async def _ensure_role(connection: Connection, role: str, password: str) -> None:
+async def _ensure_role(connection: Session, role: str, password: str) -> None:
     cursor = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
     verb = sql.SQL("CREATE ROLE") if await cursor.fetchone() is None else sql.SQL("ALTER ROLE")
     await connection.execute(
@@ -151,7 +137,7 @@ async def _ensure_role(connection: Connection, role: str, password: str) -> None
     )
 
 
-async def _ensure_database(connection: Connection, name: str, role: str) -> None:
+async def _ensure_database(connection: Session, name: str, role: str) -> None:
     cursor = await connection.execute(
         "SELECT pg_get_userbyid(datdba), has_database_privilege(%s, oid, 'CONNECT'), "
         "pg_has_role(%s, datdba, 'USAGE') FROM pg_database WHERE datname = %s",

@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from norn.adapters.accounts import Account, can_reach
-from norn.adapters.postgres.clients import bundle_version, bundled
+from norn.adapters.postgres.clients import bundle_version, installations
 from norn.adapters.processes import start_time
 from norn.errors import ProgramFailed, ProgramMissing, Unavailable
 
@@ -135,11 +135,11 @@ class EmbeddedPostgres:
         with contextlib.suppress(FileNotFoundError):
             major = int((self._data / "PG_VERSION").read_text(encoding="ascii"))
         try:
-            installation = bundled()[major]
+            installation = installations()[major]
         except KeyError as error:
             raise ProgramMissing(
-                f"{self._data} was made by PostgreSQL {major}, which did not come with this Norn.",
-                hint="A data directory keeps its version: use the Norn that made it, or dump and restore.",
+                f"{self._data} wants PostgreSQL {major}, which did not come with this Norn and is not installed.",
+                hint=f"A data directory keeps its version: apt-get install postgresql-{major}, or dump and restore.",
             ) from error
         if can_reach(installation / "bin" / "postgres", self._account):
             return installation / "bin"

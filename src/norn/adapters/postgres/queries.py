@@ -99,10 +99,39 @@ ON CONFLICT (app, image_tag) DO NOTHING
 """
 LIFT_QUARANTINE: LiteralString = "DELETE FROM quarantine WHERE app = %(app)s AND image_tag = %(image_tag)s"
 ADD_SNAPSHOT: LiteralString = """
-INSERT INTO snapshots (name, app, database, commit_sha, operation_id, reason, size_bytes, taken_at)
-VALUES (%(name)s, %(app)s, %(database)s, %(commit_sha)s, %(id)s, %(reason)s, %(size_bytes)s, %(taken_at)s)
+INSERT INTO snapshots (name, app, database, commit_sha, operation_id, reason, size_bytes, taken_at, kept, host, sha256)
+VALUES (%(name)s, %(app)s, %(database)s, %(commit_sha)s, %(id)s, %(reason)s, %(size_bytes)s, %(taken_at)s, %(kept)s,
+        %(host)s, %(sha256)s)
 ON CONFLICT (name) DO NOTHING
 """
+SNAPSHOT_VERIFIED: LiteralString = """
+UPDATE snapshots SET verification = %(verification)s,
+       verified_at = CASE WHEN (%(verification)s ->> 'ok')::boolean THEN clock_timestamp() ELSE verified_at END
+WHERE app = %(app)s AND name = %(name)s
+"""
+SNAPSHOT_REMOVED: LiteralString = """
+UPDATE snapshots SET removed_at = coalesce(removed_at, clock_timestamp()), removed_why = coalesce(removed_why, %(why)s)
+WHERE app = %(app)s AND name = %(name)s
+"""
+ADD_RESTORE: LiteralString = """
+WITH added AS (
+    INSERT INTO restores (id, app, database, former, snapshot, undoes, moment)
+    VALUES (%(id)s, %(app)s, %(database)s, %(former)s, %(snapshot)s, %(undoes)s, %(moment)s)
+    ON CONFLICT (id) DO NOTHING RETURNING undoes)
+UPDATE restores SET undone_by = %(id)s WHERE id = (SELECT undoes FROM added) AND undone_by IS NULL
+"""
+FORMER_DROPPED: LiteralString = """
+UPDATE restores SET dropped_at = clock_timestamp() WHERE app = %(app)s AND id = %(restore)s AND dropped_at IS NULL
+"""
+IMAGE_BUILT: LiteralString = """
+INSERT INTO images (app, image_tag, digest) VALUES (%(app)s, %(image_tag)s, %(digest)s)
+ON CONFLICT (app, image_tag, digest) DO UPDATE SET built_at = clock_timestamp(), removed_at = NULL
+"""
+IMAGE_REMOVED: LiteralString = """
+UPDATE images SET removed_at = clock_timestamp()
+WHERE app = %(app)s AND image_tag = %(image_tag)s AND digest = %(digest)s AND removed_at IS NULL
+"""
+ASK: LiteralString = "UPDATE operations SET asks = %(asks)s, confirmed = NULL WHERE id = %(id)s"
 DEPLOYMENT_EVENT: LiteralString = """
 SELECT app, kind, status, image_tag FROM deployments WHERE id = %(id)s
 """
@@ -130,6 +159,10 @@ RETURNING *
 CANCEL: LiteralString = """
 UPDATE operations SET cancel = %(cancel)s WHERE id = %(id)s AND status IN ('queued', 'running') AND cancel IS NULL
 RETURNING id
+"""
+CONFIRM: LiteralString = """
+UPDATE operations SET confirmed = %(confirmed)s
+WHERE id = %(id)s AND app = %(app)s AND status = 'running' AND asks IS NOT NULL AND confirmed IS NULL RETURNING id
 """
 REMEMBER_KEY: LiteralString = """
 INSERT INTO idempotency_keys (key, request_hash, operation_id) VALUES (%(key)s, %(request_hash)s, %(operation_id)s)
@@ -182,7 +215,17 @@ SELECT * FROM (SELECT DISTINCT ON (digest) * FROM deployments
 ORDER BY seq DESC LIMIT 10
 """
 QUARANTINED: LiteralString = "SELECT * FROM quarantine WHERE app = %(app)s ORDER BY since DESC"
-SNAPSHOTS: LiteralString = "SELECT * FROM snapshots WHERE app = %(app)s ORDER BY taken_at DESC"
+SNAPSHOTS: LiteralString = """
+SELECT * FROM snapshots WHERE app = %(app)s AND removed_at IS NULL ORDER BY taken_at DESC
+"""
+BUILT_IMAGES: LiteralString = """
+SELECT image_tag, digest, removed_at FROM images WHERE app = %(app)s ORDER BY built_at DESC
+"""
+RESTORES: LiteralString = """
+SELECT * FROM restores
+WHERE app = %(app)s AND (dropped_at IS NULL OR restored_at > clock_timestamp() - interval '90 days')
+ORDER BY seq DESC LIMIT 100
+"""
 
 # ---- events ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from norn.domain.deployments import Deployment, Kind, Status
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepRecord, StepStatus
-from norn.domain.store import Claim, Event, Quarantine
+from norn.domain.store import Claim, Event, Quarantine, Restore
 
 Row = Mapping[str, Any]
 DEPLOYMENT_COLUMNS = tuple(field.name for field in fields(Deployment))
@@ -43,6 +43,8 @@ def to_operation(row: Row, steps: Sequence[Row] = ()) -> Operation:
         cancel=row["cancel"],
         accepted=row["accepted"],
         committed=row["committed"],
+        asks=row["asks"],
+        confirmed=row["confirmed"],
         claims=row["claims"],
         steps=tuple(to_step(step) for step in steps),
     )
@@ -58,3 +60,7 @@ def to_event(row: Row) -> Event:
 
 def to_quarantine(row: Row) -> Quarantine:
     return Quarantine(row["image_tag"], row["commit_sha"], row["deployment_id"], row["why"])
+
+
+def to_restore(row: Row) -> Restore:
+    return Restore(**{field.name: row[field.name] for field in fields(Restore)})

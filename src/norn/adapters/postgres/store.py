@@ -18,12 +18,13 @@ from psycopg import errors as pg
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connections
-from norn.adapters.postgres.rows import to_claim, to_deployment, to_event, to_operation, to_quarantine
+from norn.adapters.postgres.rows import to_claim, to_deployment, to_event, to_operation, to_quarantine, to_restore
 from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTransaction
 from norn.adapters.processes import boot_id, is_running, start_time
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation
-from norn.domain.store import Beat, Claim, Event, Quarantine
+from norn.domain.retention import BuiltImages, StoredImage
+from norn.domain.store import Beat, Claim, Event, Quarantine, Restore
 from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
@@ -209,6 +210,14 @@ class PostgresStore:
 
     async def snapshots(self, app: str) -> Sequence[Mapping[str, Any]]:
         return await self._all(queries.SNAPSHOTS, app=app)
+
+    async def built_images(self, app: str) -> BuiltImages:
+        rows = await self._all(queries.BUILT_IMAGES, app=app)
+        present = [StoredImage(row["image_tag"], row["digest"]) for row in rows if row["removed_at"] is None]
+        return BuiltImages(present, frozenset(row["image_tag"] for row in rows))
+
+    async def restores(self, app: str) -> Sequence[Restore]:
+        return [to_restore(row) for row in await self._all(queries.RESTORES, app=app)]
 
     async def remembered(self, key: str) -> tuple[str, str] | None:
         row = await self._one(queries.REMEMBERED, key=key)

@@ -12,7 +12,7 @@ from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connection
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, to_claim, to_operation
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
-from norn.domain.ports import SnapshotFile
+from norn.domain.snapshots import Snapshot
 from norn.domain.store import NOW, Begun, Claim
 from norn.errors import NotPossible
 
@@ -157,6 +157,11 @@ class AcceptingTransaction(_Publishing):
         self._publish("operation", operation_id, {"id": operation_id, "cancel": cancel})
         self._notify(f"cancel:{operation_id}")
 
+    async def confirm(self, operation_id: str, by: str) -> bool:
+        values = {"id": operation_id, "app": self._app, "confirmed": Jsonb({"by": by})}
+        row = await (await self._connection.execute(queries.CONFIRM, values)).fetchone()
+        return row is not None
+
     async def remember(self, key: str, request_hash: str, operation_id: str) -> None:
         values = {"key": key, "request_hash": request_hash, "operation_id": operation_id}
         await self._connection.execute(queries.FORGET_OLD_KEYS)
@@ -246,7 +251,11 @@ class FencedTransaction(_Publishing):
     async def lift_quarantine(self, image_tag: str) -> None:
         await self._connection.execute(queries.LIFT_QUARANTINE, {"app": self._app, "image_tag": image_tag})
 
-    async def add_snapshot(self, snapshot: SnapshotFile, reason: str) -> None:
+    async def ask(self, asks: Mapping[str, Any]) -> None:
+        await self._connection.execute(queries.ASK, {"id": self._id, "asks": Jsonb(asks)})
+        self._publish("operation", self._id, {"id": self._id, "asks": dict(asks)})
+
+    async def add_snapshot(self, snapshot: Snapshot) -> None:
         await self._connection.execute(
             queries.ADD_SNAPSHOT,
             {
@@ -255,9 +264,40 @@ class FencedTransaction(_Publishing):
                 "database": snapshot.database,
                 "commit_sha": snapshot.commit_sha,
                 "id": self._id,
-                "reason": reason,
+                "reason": snapshot.reason,
                 "size_bytes": snapshot.size_bytes,
                 "taken_at": snapshot.taken_at,
+                "kept": snapshot.kept,
+                "host": snapshot.host,
+                "sha256": snapshot.sha256,
             },
         )
         self._publish("snapshot", self._id, {"name": snapshot.name})
+
+    async def verified(self, name: str, verification: Mapping[str, Any]) -> None:
+        values = {"app": self._app, "name": name, "verification": Jsonb(verification)}
+        await self._connection.execute(queries.SNAPSHOT_VERIFIED, values)
+        self._publish("snapshot", self._id, {"name": name, "verified": bool(verification["ok"])})
+
+    async def snapshot_removed(self, name: str, why: str) -> None:
+        await self._connection.execute(queries.SNAPSHOT_REMOVED, {"app": self._app, "name": name, "why": why})
+        self._publish("snapshot", self._id, {"name": name, "removed": True})
+
+    async def image_built(self, image_tag: str, digest: str) -> None:
+        values = {"app": self._app, "image_tag": image_tag, "digest": digest}
+        await self._connection.execute(queries.IMAGE_BUILT, values)
+
+    async def image_removed(self, image_tag: str, digest: str) -> None:
+        values = {"app": self._app, "image_tag": image_tag, "digest": digest}
+        await self._connection.execute(queries.IMAGE_REMOVED, values)
+        self._publish("artifact", self._id, {"imageTag": image_tag, "removed": True})
+
+    async def add_restore(
+        self, database: str, former: str, snapshot: str | None, undoes: str | None, moment: Mapping[str, Any]
+    ) -> None:
+        values = {"id": self._id, "app": self._app, "database": database, "former": former, "snapshot": snapshot}
+        await self._connection.execute(queries.ADD_RESTORE, values | {"undoes": undoes, "moment": Jsonb(moment)})
+        self._publish("restore", self._id, {"database": database, "snapshot": snapshot, "undoes": undoes})
+
+    async def former_dropped(self, restore_id: str) -> None:
+        await self._connection.execute(queries.FORMER_DROPPED, {"app": self._app, "restore": restore_id})

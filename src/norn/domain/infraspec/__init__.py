@@ -11,6 +11,7 @@ from norn.domain.infraspec.spec import (
     Repo,
     Role,
     RollbackPolicy,
+    SnapshotPolicy,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Repo",
     "Role",
     "RollbackPolicy",
+    "SnapshotPolicy",
 ]

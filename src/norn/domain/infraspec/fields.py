@@ -176,6 +176,20 @@ ROOT = Section(
             "What is kept for going back.",
         ),
         Field(
+            "snapshots",
+            Section(
+                (
+                    Field(
+                        "keepReplaced",
+                        Duration(),
+                        "How long what was live before a restore is kept, to take the restore back.",
+                        default="7d",
+                    ),
+                )
+            ),
+            "Snapshots of the database, and restores.",
+        ),
+        Field(
             "rollback",
             Section(
                 (

@@ -20,6 +20,7 @@ from norn.domain.infraspec.spec import (
     PostgresService,
     Repo,
     RollbackPolicy,
+    SnapshotPolicy,
 )
 from norn.errors import InfraspecInvalid
 
@@ -173,6 +174,7 @@ def _spec(values: Mapping[str, Any]) -> Infraspec:
         postgres=PostgresService(database, (postgres or {}).get("url")) if database else None,
         migrations=Migrations(migrations["command"], migrations.get("lockTimeout", 5.0)) if migrations else None,
         artifacts=Artifacts(**artifacts),
+        snapshots=SnapshotPolicy(values.get("snapshots", {}).get("keepReplaced", 604_800.0)),
         rollback=RollbackPolicy(
             auto=rollback.get("auto", True), bake_s=rollback.get("bake", 60.0), timeout_s=rollback.get("timeout", 300.0)
         ),

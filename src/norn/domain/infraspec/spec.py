@@ -49,6 +49,11 @@ class Artifacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotPolicy:
+    keep_replaced_s: float = 604_800.0
+
+
+@dataclass(frozen=True, slots=True)
 class RollbackPolicy:
     auto: bool = True
     bake_s: float = 60.0
@@ -78,6 +83,7 @@ class Infraspec:
     postgres: PostgresService | None = None
     migrations: Migrations | None = None
     artifacts: Artifacts = Artifacts()
+    snapshots: SnapshotPolicy = SnapshotPolicy()
     rollback: RollbackPolicy = RollbackPolicy()
     dependencies: tuple[Dependency, ...] = ()
     deploy: bool = True

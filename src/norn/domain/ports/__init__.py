@@ -4,7 +4,7 @@ Everything here may be called again after a crash at any moment: an adapter look
 Anything that goes wrong is a `NornError`.
 """
 
-from norn.domain.ports.databases import AppDatabase, Databases, SnapshotFile, Snapshots
+from norn.domain.ports.databases import AppDatabase, Databases, Moment, Restores, Room, Snapshots, Verification
 from norn.domain.ports.output import Output
 from norn.domain.ports.runtimes import (
     Direct,
@@ -14,6 +14,7 @@ from norn.domain.ports.runtimes import (
     Live,
     Presence,
     Release,
+    Removal,
     Runtime,
     Switch,
     Template,
@@ -32,15 +33,19 @@ __all__ = [
     "Health",
     "Images",
     "Live",
+    "Moment",
     "Output",
     "Presence",
     "Release",
+    "Removal",
+    "Restores",
+    "Room",
     "Runtime",
     "Secrets",
-    "SnapshotFile",
     "Snapshots",
     "Source",
     "Switch",
     "Template",
+    "Verification",
     "Workload",
 ]

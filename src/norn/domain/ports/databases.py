@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from norn.domain.catalog import Difference
 from norn.domain.infraspec import PostgresService
+from norn.domain.loss import Loss
 from norn.domain.ports.output import Output
+from norn.domain.snapshots import Anchor, Snapshot, SnapshotOrder, TableState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +51,114 @@ class Databases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotFile:
-    name: str
-    """`<db>_<sha>_<timestamp>.dump`"""
-    database: str
-    commit_sha: str
-    """The first 12 digits of the commit before whose migration it was taken."""
-    taken_at: datetime
-    size_bytes: int
+class Room:
+    snapshots_bytes: int
+    """What the dumps take."""
+    free_bytes: int
 
 
 class Snapshots(Protocol):
-    async def take(self, database: AppDatabase, commit_sha: str, taken_at: datetime, output: Output) -> SnapshotFile:
-        """Dump, read in full, and only then give it its name; never over an existing file. Raises SnapshotFailed."""
+    """Files in one directory; what counts as a snapshot has been read in full and hashed."""
+
+    async def take(self, database: AppDatabase, order: SnapshotOrder, output: Output) -> Snapshot:
+        """Dump at an exported moment, read in full, and only then give it its name; never over an existing file.
+
+        Raises SnapshotFailed, NoRoom, ProgramMissing.
+        """
         ...
 
-    async def files(self) -> Sequence[SnapshotFile]:
-        """Those that are there, newest first."""
+    async def names(self) -> Sequence[str]:
+        """Of the dumps that are there, newest first."""
+        ...
+
+    async def record(self, name: str) -> Snapshot:
+        """What is written down beside a dump. Raises SnapshotMissing, SnapshotDamaged."""
+        ...
+
+    async def check(self, snapshot: Snapshot, output: Output) -> None:
+        """Read all of a dump and compare its hash. Raises SnapshotMissing, SnapshotDamaged."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """The dump and what is beside it, where they are."""
+        ...
+
+    async def room(self) -> Room:
+        """Of the directory's disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a database held at one moment: what came later can be told by it."""
+
+    anchor: Anchor
+    tables: Mapping[str, TableState]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "anchor": self.anchor.to_json(),
+            "tables": {name: state.to_json() for name, state in sorted(self.tables.items())},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Moment:
+        tables = {name: TableState.from_json(state) for name, state in value["tables"].items()}
+        return cls(Anchor.from_json(value["anchor"]), tables)
+
+
+class Verification(Protocol):
+    async def verify(self, snapshot: Snapshot, output: Output) -> None:
+        """Hash, full read, and a test restore with rows and schema compared, on a server for that alone.
+
+        Raises SnapshotMissing, SnapshotDamaged, and NotPossible where there is no such server.
+        """
+        ...
+
+
+class Restores(Protocol):
+    """Databases beside the live one, and putting one in its place. Each may be called again after a crash."""
+
+    async def obstacles(self, database: AppDatabase) -> Sequence[str]:
+        """What would be in the way of a swap, for people; empty: nothing."""
+        ...
+
+    async def free_bytes(self, database: AppDatabase) -> int | None:
+        """On the disk of the database server; None where that is another machine."""
+        ...
+
+    async def differences(self, database: AppDatabase, snapshot: Snapshot) -> Difference:
+        """Between the schema in a snapshot and that of the live database."""
+        ...
+
+    async def exists(self, database: AppDatabase, name: str) -> bool: ...
+
+    async def make_copy(self, database: AppDatabase, snapshot: Snapshot, copy: str, output: Output) -> None:
+        """Restore a snapshot into the new database `copy`, and check that all of it is there.
+
+        One that an interrupted attempt began is made anew. Raises SnapshotMissing, SnapshotDamaged, RestoreFailed.
+        """
+        ...
+
+    async def loss(self, database: AppDatabase, copy: str, snapshot: Snapshot) -> Loss:
+        """What the live database has that the copy has not, by rows written and deleted since the snapshot."""
+        ...
+
+    async def loss_since(self, database: AppDatabase, moment: Moment) -> Loss:
+        """What was written to the live database, and deleted from it, since a moment of it."""
+        ...
+
+    async def swap(self, database: AppDatabase, copy: str, former: str, output: Output) -> None:
+        """Rename: the live database to `former`, `copy` to the live name. Does nothing where that has happened.
+
+        Raises RestoreFailed: the live database is as it was.
+        """
+        ...
+
+    async def moment(self, database: AppDatabase, name: str) -> Moment:
+        """Of the database of that name beside the live one, or the live one itself, now."""
+        ...
+
+    async def drop(self, database: AppDatabase, name: str) -> None:
+        """Remove a database that a restore has made or put aside, where it is there. Never the live one."""
         ...

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports.output import Output
+from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.verdict import Finding
 
 
@@ -163,6 +164,19 @@ class Health:
         return self.ready >= self.wanted
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """An image that is to go."""
+
+    image: StoredImage
+    staying: frozenset[str]
+    """Tags of the app that stay."""
+    own: frozenset[str]
+    """All tags of the app that this installation has ever pushed."""
+    registry: Literal["keep", "delete"] | None = None
+    """`artifacts.registry` of the infraspec; None: only where nobody else has a tag."""
+
+
 class Images(Protocol):
     """Builds and keeps images."""
 
@@ -189,7 +203,13 @@ class Images(Protocol):
         """Run `build.test` in the image, with `scratch` (new, removed by the caller) to work in. AppTestsFailed."""
         ...
 
-    async def remove(self, app: str, tag: str) -> None: ...
+    async def stored(self, app: str, built: BuiltImages) -> Sequence[StoredImage]:
+        """The app's images that exist and are this installation's to remove."""
+        ...
+
+    async def remove(self, app: str, removal: Removal) -> str:
+        """Remove an image: empty where it is gone now, else why it stays. Raises RegistryUnavailable."""
+        ...
 
 
 class Runtime(Protocol):

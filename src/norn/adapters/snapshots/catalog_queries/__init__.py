@@ -1,0 +1,13 @@
+"""The queries that read a schema: each gives kind, name, definition, OID and column number of some kinds of object.
+
+They count on `search_path` being `pg_catalog`: then every name in a definition is qualified. Left out is what a dump
+does not carry. Lists of options and privileges are in alphabetical order, since theirs means nothing. Texts are in the
+order of their bytes, since that of a database's own collation may differ.
+"""
+
+from norn.adapters.snapshots.catalog_queries import access, others, tables
+
+QUERIES = (*tables.QUERIES, *others.QUERIES, *access.QUERIES)
+TABLES = tables.TABLES
+
+__all__ = ["QUERIES", "TABLES"]

@@ -1,0 +1,169 @@
+"""Tables, views and sequences, and what hangs on them."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from norn.adapters.snapshots.catalog_queries.parts import OURS, in_order, mine
+
+_RELATIONS = sql.SQL("""
+SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
+            ELSE 'table' END,
+       format('%I.%I', n.nspname, c.relname),
+       concat_ws(E'\\n',
+           CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
+           CASE WHEN c.reloftype <> 0 THEN 'of ' || format_type(c.reloftype, NULL) END,
+           'partition by ' || pg_get_partkeydef(c.oid),
+           'inherits ' || (SELECT string_agg(format('%I.%I', pn.nspname, p.relname), ', ' ORDER BY i.inhseqno)
+                             FROM pg_inherits AS i JOIN pg_class AS p ON p.oid = i.inhparent
+                             JOIN pg_namespace AS pn ON pn.oid = p.relnamespace
+                            WHERE i.inhrelid = c.oid),
+           pg_get_expr(c.relpartbound, c.oid),
+           'using ' || (SELECT m.amname FROM pg_am AS m WHERE m.oid = c.relam),
+           'with ' || {options},
+           'with ' || (SELECT {toast_options} FROM pg_class AS t WHERE t.oid = c.reltoastrelid),
+           CASE WHEN c.relrowsecurity THEN 'row security' END,
+           CASE WHEN c.relforcerowsecurity THEN 'row security for the owner' END,
+           CASE WHEN c.relkind IN ('r', 'p', 'm') AND c.relreplident <> 'd'
+                THEN 'replica identity ' || c.relreplident::text END,
+           CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN 'not populated' END,
+           (SELECT concat_ws(' ', 'server', quote_ident(s.srvname), {foreign_options})
+              FROM pg_foreign_table AS f JOIN pg_foreign_server AS s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid),
+           CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END),
+       c.oid::int8, NULL
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND {ours} AND {mine}
+""").format(
+    options=in_order("c.reloptions"),
+    toast_options=in_order("t.reloptions", "toast."),
+    foreign_options=in_order("f.ftoptions"),
+    ours=OURS,
+    mine=mine("pg_class", "c"),
+)
+
+_COLUMNS = sql.SQL("""
+SELECT 'column', format('%I.%I.%I', n.nspname, c.relname, a.attname),
+       concat_ws(' ',
+           format_type(a.atttypid, a.atttypmod),
+           CASE WHEN a.attcollation <> t.typcollation THEN 'collate ' || a.attcollation::regcollation::text END,
+           CASE WHEN a.attnotnull THEN 'not null' END,
+           CASE WHEN k.connoinherit THEN 'no inherit' END,
+           CASE WHEN NOT k.convalidated THEN 'not valid' END,
+           CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
+           CASE a.attgenerated WHEN 's' THEN 'generated stored' WHEN 'v' THEN 'generated virtual'
+                ELSE CASE WHEN d.oid IS NOT NULL THEN 'default' END END,
+           pg_get_expr(d.adbin, d.adrelid),
+           CASE WHEN a.attstorage <> t.typstorage THEN 'storage ' || a.attstorage::text END,
+           CASE WHEN a.attcompression <> '' THEN 'compression ' || a.attcompression::text END,
+           CASE WHEN a.attstattarget >= 0 THEN 'statistics ' || a.attstattarget END,
+           'with ' || {options},
+           'options ' || {foreign_options}),
+       c.oid::int8, a.attnum::int4
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_attribute AS a ON a.attrelid = c.oid
+  JOIN pg_type AS t ON t.oid = a.atttypid
+  LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  LEFT JOIN pg_constraint AS k ON k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey[1] = a.attnum
+ WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {ours} AND {mine}
+UNION ALL
+-- A restored child of an inherited table has its parents' columns first, wherever they were.
+SELECT 'columns', format('%I.%I', n.nspname, c.relname),
+       string_agg(quote_ident(a.attname), ', ' ORDER BY CASE WHEN NOT c.relispartition AND i.inhrelid IS NOT NULL
+                                                             THEN 0 ELSE a.attnum END, a.attname),
+       c.oid::int8, NULL
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_attribute AS a ON a.attrelid = c.oid
+  LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhseqno = 1
+ WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {ours} AND {mine}
+ GROUP BY n.nspname, c.relname, c.oid
+""").format(
+    options=in_order("a.attoptions"), foreign_options=in_order("a.attfdwoptions"), ours=OURS, mine=mine("pg_class", "c")
+)
+
+# A foreign key to or on a partitioned table has more of its kind at the partitions, which follow from it and get new
+# names in a restore. That a column is not null is said of the column, since before 18 it is no constraint.
+_CONSTRAINTS = sql.SQL("""
+SELECT 'constraint', format('%I.%I.%I', n.nspname, c.relname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL
+  FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND NOT (k.contype = 'f' AND k.conparentid <> 0) AND {ours} AND {of_table}
+UNION ALL
+SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL
+  FROM pg_constraint AS k JOIN pg_type AS t ON t.oid = k.contypid JOIN pg_namespace AS n ON n.oid = t.typnamespace
+ WHERE k.contype = 'c' AND {ours} AND {of_domain}
+""").format(ours=OURS, of_table=mine("pg_class", "c"), of_domain=mine("pg_type", "t"))
+
+# One that is not valid is used by nobody, and a dump leaves it out; but on a partitioned table it only means that not
+# every partition has its own.
+_INDEXES = sql.SQL("""
+SELECT 'index', format('%I.%I', n.nspname, x.relname),
+       concat_ws(' ', pg_get_indexdef(i.indexrelid),
+           'attached to ' || (SELECT format('%I.%I', pn.nspname, p.relname)
+                                FROM pg_inherits AS h JOIN pg_class AS p ON p.oid = h.inhparent
+                                JOIN pg_namespace AS pn ON pn.oid = p.relnamespace WHERE h.inhrelid = x.oid),
+           CASE WHEN NOT i.indisvalid THEN 'not valid' END,
+           CASE WHEN i.indisclustered THEN 'clustered' END,
+           CASE WHEN i.indisreplident THEN 'replica identity' END),
+       x.oid::int8, NULL
+  FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
+  JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE (i.indisvalid AND i.indisready OR x.relkind = 'I') AND {ours} AND {mine}
+""").format(ours=OURS, mine=mine("pg_class", "c"))
+
+_SEQUENCES = sql.SQL("""
+SELECT 'sequence', format('%I.%I', n.nspname, c.relname),
+       concat_ws(' ', CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
+           format('as %s start %s increment %s from %s to %s cache %s', format_type(s.seqtypid, NULL), s.seqstart,
+                  s.seqincrement, s.seqmin, s.seqmax, s.seqcache),
+           CASE WHEN s.seqcycle THEN 'cycle' END,
+           (SELECT format('%s %I.%I.%I', CASE d.deptype WHEN 'i' THEN 'identity of' ELSE 'owned by' END,
+                          tn.nspname, t.relname, a.attname)
+              FROM pg_depend AS d JOIN pg_class AS t ON t.oid = d.refobjid
+              JOIN pg_namespace AS tn ON tn.oid = t.relnamespace
+              JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
+               AND d.deptype IN ('a', 'i'))),
+       c.oid::int8, NULL
+  FROM pg_sequence AS s JOIN pg_class AS c ON c.oid = s.seqrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE {ours} AND {mine}
+""").format(ours=OURS, mine=mine("pg_class", "c"))
+
+_ON_TABLES = sql.SQL("""
+SELECT 'trigger', format('%I.%I.%I', n.nspname, c.relname, g.tgname),
+       concat_ws(' ', pg_get_triggerdef(g.oid), 'enabled', g.tgenabled), g.oid::int8, NULL
+  FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE NOT g.tgisinternal AND {ours} AND {mine}
+UNION ALL
+SELECT 'rule', format('%I.%I.%I', n.nspname, c.relname, r.rulename),
+       concat_ws(' ', pg_get_ruledef(r.oid), 'enabled', r.ev_enabled), r.oid::int8, NULL
+  FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE r.rulename <> '_RETURN' AND {ours} AND {mine}
+UNION ALL
+SELECT 'policy', format('%I.%I.%I', n.nspname, c.relname, p.polname),
+       concat_ws(' ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END, 'for', p.polcmd,
+           'to ' || (SELECT string_agg(w.who, ', ' ORDER BY w.who COLLATE "C")
+                       FROM unnest(p.polroles) AS u(id), LATERAL (
+                            SELECT CASE u.id WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(u.id)) END
+                            ) AS w(who)),
+           'using ' || pg_get_expr(p.polqual, p.polrelid), 'check ' || pg_get_expr(p.polwithcheck, p.polrelid)),
+       p.oid::int8, NULL
+  FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE {ours} AND {mine}
+UNION ALL
+SELECT 'statistics', format('%I.%I', n.nspname, s.stxname),
+       concat_ws(' ', pg_get_statisticsobjdef(s.oid),
+           CASE WHEN s.stxstattarget >= 0 THEN 'target ' || s.stxstattarget END,
+           'owner', quote_ident(pg_get_userbyid(s.stxowner))), s.oid::int8, NULL
+  FROM pg_statistic_ext AS s JOIN pg_class AS c ON c.oid = s.stxrelid JOIN pg_namespace AS n ON n.oid = s.stxnamespace
+ WHERE {ours} AND {mine}
+""").format(ours=OURS, mine=mine("pg_class", "c"))
+
+QUERIES = (_RELATIONS, _COLUMNS, _CONSTRAINTS, _INDEXES, _SEQUENCES, _ON_TABLES)
+
+# Ordinary tables, leaves of partitioned ones too, and materialised views: all that has rows of its own.
+TABLES = sql.SQL("""
+SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.oid::int8,
+       coalesce(pg_relation_filenode(c.oid), 0)::int8, c.relispopulated
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND {ours} AND {mine}
+ ORDER BY n.nspname, c.relname
+""").format(ours=OURS, mine=mine("pg_class", "c"))

@@ -1,0 +1,153 @@
+"""Retention, applied: after each deploy, daily, and when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from norn.domain.infraspec import Infraspec
+from norn.domain.operations import Operation, OperationKind
+from norn.domain.ports import Removal
+from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, StoredSnapshot, plan_retention
+from norn.domain.targets import Target
+from norn.errors import Busy, InfraspecInvalid, NornError, Unavailable
+from norn.operations.app_databases import database_of
+from norn.operations.procedures import Procedure, Run, Step
+from norn.operations.services import Caller, Services, once, take_alone
+from norn.operations.versions import find_target, live_version
+
+log = structlog.get_logger(__name__)
+
+_HISTORY = 5_000
+_BY = Caller("norn")
+
+
+async def plan_of(services: Services, app_name: str, except_operation: str = "") -> list[Fate]:
+    """What would stay and what would go now, and why. Raises UnknownApp, InfraspecInvalid, Unavailable."""
+    app = await services.source.app(app_name)
+    spec = await services.source.infraspec(app)
+    store, now = services.store, await services.store.now()
+    history, rows = await store.deployments(app=app.name, limit=_HISTORY), await store.snapshots(app.name)
+    restores, active = await store.restores(app.name), await store.active_operations(app.name)
+    live = await live_version(services, app.name)
+    target = await find_target(services, app.name, live, now)
+    used = [operation for operation in active if operation.id != except_operation]
+    formers = [
+        FormerDatabase(found.id, found.former, found.restored_at) for found in restores if found.dropped_at is None
+    ]
+    in_use = InUse(
+        live.digest if live else None,
+        target.deployment.digest if isinstance(target, Target) else None,
+        frozenset(await _used(services, used)) | {former.name for former in formers if used},
+    )
+    names = set(await services.snapshots.names())
+    snapshots = [
+        StoredSnapshot(row["name"], row["taken_at"], row["operation_id"], row["kept"])
+        for row in rows
+        if row["name"] in names
+    ]
+    images = await services.images.stored(app.name, await store.built_images(app.name))
+    return plan_retention(
+        history,
+        images,
+        snapshots,
+        formers,
+        in_use,
+        retain=spec.artifacts.retain,
+        keep_replaced=timedelta(seconds=spec.snapshots.keep_replaced_s),
+        now=now,
+    )
+
+
+async def _used(services: Services, operations: Sequence[Operation]) -> set[str]:
+    """Digests, tags and snapshots that operations work with, by their own records."""
+    found: set[str] = set()
+    for operation in operations:
+        found |= {str(value) for value in operation.params.values() if isinstance(value, str)}
+        ids = [operation.id, operation.params.get("targetId")]
+        for id_ in filter(None, ids):
+            deployment = await services.store.deployment(id_)
+            if deployment is not None:
+                found |= {deployment.image_tag, deployment.digest or "", deployment.snapshot or ""}
+    return found - {""}
+
+
+async def request_prune(services: Services, app_name: str, caller: Caller) -> Operation:
+    """Accept a run of retention. Raises UnknownApp, InfraspecInvalid, Busy."""
+
+    async def take() -> str:
+        app = await services.source.app(app_name)
+        await services.source.infraspec(app)
+        return await take_alone(services, app.name, OperationKind.PRUNE, caller, "")
+
+    operation = await services.store.operation(await once(services, caller, take))
+    assert operation is not None
+    return operation
+
+
+def prune_procedure(services: Services) -> Procedure:
+    async def prune(run: Run) -> None:
+        run.state["result"] = await apply_retention(run, services)
+
+    return Procedure((Step("prune", prune),))
+
+
+async def apply_retention(run: Run, services: Services) -> Mapping[str, Any]:
+    """Remove what is to go, one after the other; what cannot be removed now is said, and tried again the next time."""
+    app = await services.source.app(run.app)
+    spec = await services.source.infraspec(app)
+    fates = await plan_of(services, app.name, run.id)
+    staying = frozenset(fate.name for fate in fates if fate.kind == "image" and fate.stays)
+    said: list[str] = []
+    for fate in fates:
+        if fate.stays:
+            continue
+        try:
+            why_not = await _remove(run, services, spec, fate, staying)
+        except NornError as error:
+            why_not = error.message
+        if not why_not:
+            run.output.line(f"{fate.kind} {fate.name} is removed: {fate.why}")
+        elif why_not not in said:  # a registry that forbids it does so for each image
+            said.append(why_not)
+            run.output.line(f"{fate.kind} {fate.name} stays for now: {why_not}")
+    gone = [fate for fate in fates if not fate.stays]
+    run.output.line(f"{len(fates) - len(gone)} kept, {len(gone)} to go" if gone else "nothing is to go")
+    return {"fates": [fate.to_json() for fate in fates], "problems": said}
+
+
+async def _remove(run: Run, services: Services, spec: Infraspec, fate: Fate, staying: frozenset[str]) -> str:
+    """Empty where it is gone now, else why it stays."""
+    match fate.kind:
+        case "image":
+            built = await services.store.built_images(run.app)
+            image = StoredImage(fate.name, fate.key)
+            why_not = await services.images.remove(
+                run.app, Removal(image, staying, built.tags, spec.artifacts.registry)
+            )
+            if why_not:
+                return why_not
+            async with run.transaction() as transaction:
+                await transaction.image_removed(fate.name, fate.key)
+        case "snapshot":
+            await services.snapshots.remove(fate.name)
+            async with run.transaction() as transaction:
+                await transaction.snapshot_removed(fate.name, fate.why)
+        case _:
+            await services.restores.drop(await database_of(services, run.app), fate.name)
+            async with run.transaction() as transaction:
+                await transaction.former_dropped(fate.key)
+    return ""
+
+
+async def prune_all(services: Services) -> None:
+    """Begin a run of retention for each app that has something to go."""
+    for app in await services.source.apps():
+        try:
+            if any(not fate.stays for fate in await plan_of(services, app.name)):
+                await request_prune(services, app.name, _BY)
+        except (Busy, InfraspecInvalid, Unavailable) as error:
+            log.info("not_pruned", app=app.name, error=error.message)

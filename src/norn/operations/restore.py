@@ -1,0 +1,265 @@
+"""Restore: a snapshot beside the live database, checked, what would be lost shown, then swapped; and the undo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from norn.domain.loss import Loss
+from norn.domain.operations import Operation, OperationKind
+from norn.domain.ports import AppDatabase, Moment
+from norn.domain.snapshot_names import copy_name, former_name
+from norn.domain.snapshots import Snapshot
+from norn.domain.store import Restore
+from norn.errors import Invalid, NoRoom, NotPossible, SchemaDiffers, SharedDatabase, SnapshotMissing
+from norn.operations.app_databases import database_of, service_of, sharing
+from norn.operations.asking import ask
+from norn.operations.exclusive import Exclusive
+from norn.operations.procedures import Procedure, Run, Step
+from norn.operations.services import Caller, Services, once, take_alone
+
+_SPARE = 1.1
+_NAME_BYTES = 63
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest:
+    app: str
+    name: str | None
+    """The snapshot; None: take the last restore back."""
+    into: str | None = None
+    """A new database of this name instead of the live one."""
+    affects: tuple[str, ...] = ()
+    """The other apps that use the database, as the caller knows them."""
+    confirm: bool = False
+    """Yes to what would be lost, beforehand."""
+    reason: str = ""
+
+
+# ---- taking the request ------------------------------------------------------------------------------------------
+
+
+async def request_restore(services: Services, request: RestoreRequest, caller: Caller) -> Operation:
+    """Accept a restore, or its undo.
+
+    Raises UnknownApp, SnapshotMissing, SnapshotDamaged, SchemaDiffers, SharedDatabase, NoRoom, NotPossible, Busy.
+    """
+
+    async def take() -> str:
+        app = await services.source.app(request.app)
+        database = await database_of(services, app.name)
+        params: dict[str, Any] = {"snapshot": request.name, "into": request.into, "confirm": request.confirm}
+        if request.name is None:
+            params["undo"] = (await last_restore(services, app.name, database)).id
+        else:
+            snapshot = await snapshot_of(services, database, request.name)
+            await _make_sure_of_room(services, database, snapshot)
+            if request.into is not None:
+                await _refuse_name(services, database, request.into)
+            else:
+                await _refuse_other_schema(services, app.name, database, snapshot)
+        if request.into is None:
+            others = await sharing(services, app.name, await service_of(services, app))
+            refuse_surprise(database, others, request.affects)
+            await refuse_obstacles(services, database)
+        return await take_alone(services, app.name, OperationKind.RESTORE, caller, request.reason, params)
+
+    operation = await services.store.operation(await once(services, caller, take))
+    assert operation is not None
+    return operation
+
+
+async def snapshot_of(services: Services, database: AppDatabase, name: str) -> Snapshot:
+    """Raises SnapshotMissing, SnapshotDamaged."""
+    snapshot = await services.snapshots.record(name)
+    if snapshot.database != database.name:
+        raise SnapshotMissing(
+            f"{name} is a snapshot of the database {snapshot.database!r}, not of {database.name!r}.",
+            hint=f"`norn snapshots list {database.app}` lists those that are.",
+        )
+    return snapshot
+
+
+async def last_restore(services: Services, app: str, database: AppDatabase) -> Restore:
+    """The one that an undo takes back. Raises NotPossible."""
+    for restore in await services.store.restores(app):
+        if restore.undoes is not None or restore.undone_by is not None or restore.database != database.name:
+            continue
+        if restore.dropped_at is not None or not await services.restores.exists(database, restore.former):
+            raise NotPossible(
+                f"The last restore cannot be taken back: what was live before it ({restore.former}) has been removed.",
+                hint="Restore a snapshot instead: `norn snapshots list`.",
+            )
+        return restore
+    raise NotPossible(f"There is no restore of {app} to take back.", hint=f"`norn snapshots list {app}`")
+
+
+def refuse_surprise(database: AppDatabase, others: Sequence[str], affects: Sequence[str]) -> None:
+    """Whoever restores a shared database has to know whose it is, too. Raises SharedDatabase."""
+    missing = [other for other in others if other not in affects]
+    if missing:
+        flags = " ".join(f"--affects {other}" for other in missing)
+        raise SharedDatabase(
+            f"{', '.join(missing)} {'uses' if len(missing) == 1 else 'use'} the database {database.name}, too, and "
+            "would go back with it.",
+            hint=f"Where that is meant: {flags}",
+            apps=missing,
+        )
+
+
+async def refuse_obstacles(services: Services, database: AppDatabase) -> None:
+    """Raises NotPossible where something would be in the way of the swap."""
+    obstacles = await services.restores.obstacles(database)
+    if obstacles:
+        raise NotPossible(f"{database.name} cannot be swapped now: {'; '.join(obstacles)}.", obstacles=list(obstacles))
+
+
+async def _refuse_other_schema(services: Services, app: str, database: AppDatabase, snapshot: Snapshot) -> None:
+    difference = await services.restores.differences(database, snapshot)
+    if difference:
+        raise SchemaDiffers(
+            f"{snapshot.name} has another schema than what is live, which could not run on it: {difference.summary()}.",
+            hint=f"`norn rollback {app} --restore-snapshot` goes back with code and data; "
+            f"`--into DATABASE` restores it beside.",
+            differences=difference.summary(50),
+        )
+
+
+async def _make_sure_of_room(services: Services, database: AppDatabase, snapshot: Snapshot) -> None:
+    free, needed = await services.restores.free_bytes(database), round(snapshot.database_bytes * _SPARE)
+    if free is not None and free < needed:
+        raise NoRoom(
+            f"The restored copy of {database.name} takes about {needed / 1e6:,.0f} MB beside the live one, and the "
+            f"database server has {free / 1e6:,.0f} MB left.",
+            hint="Make room there first: former databases of earlier restores, say (`norn prune`).",
+            neededBytes=needed,
+            freeBytes=free,
+        )
+
+
+async def _refuse_name(services: Services, database: AppDatabase, name: str) -> None:
+    if not name or "\0" in name or len(name.encode()) > _NAME_BYTES:
+        raise Invalid(f"{name!r} cannot be the name of a database.", hint=f"1 to {_NAME_BYTES} bytes.")
+    if await services.restores.exists(database, name):
+        raise NotPossible(f"There is a database {name!r} already.", hint="Choose another name.")
+
+
+# ---- the steps ---------------------------------------------------------------------------------------------------
+
+
+def restore_procedure(services: Services) -> Procedure:
+    steps = RestoreSteps(services)
+    return Procedure(
+        (
+            Step("restore", steps.restore, undo=steps.discard),
+            Step("compare", steps.compare),
+            Step("swap", steps.swap, undo=steps.swap_back),
+        )
+    )
+
+
+class RestoreSteps:
+    """Each may be run again: it looks at the world first, then acts."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._exclusive = Exclusive(services)
+
+    async def restore(self, run: Run) -> None:
+        """Bring the snapshot into a database beside the live one, and check that all of it is there."""
+        params, database = run.operation.params, await database_of(self._services, run.app)
+        await self._exclusive.have(run, database)
+        if "former" not in run.state:  # the names come first: whoever goes on after a crash finds what there is
+            now = await self._services.store.now()
+            copy = params["into"] or copy_name(database.name, now)
+            if params.get("undo"):
+                copy = (await self._undone(run)).former
+            await run.checkpoint(copy=copy, former=former_name(database.name, now))
+        if params.get("undo"):
+            run.output.line(f"{run.state['copy']} is what was live before the restore")
+            return
+        if run.state.get("copied"):
+            return
+        snapshot = await snapshot_of(self._services, database, params["snapshot"])
+        if await self._services.restores.free_bytes(database) is None:
+            needed = round(snapshot.database_bytes * _SPARE)
+            await ask(run, self._services, {"about": "room", "neededBytes": needed, "message": _room(needed)})
+        await self._services.restores.make_copy(database, snapshot, run.state["copy"], run.output.write)
+        await run.checkpoint(copied=True)
+
+    async def discard(self, run: Run) -> None:
+        """Remove the copy, where it has not become the live database."""
+        try:
+            if not run.operation.params.get("undo") and "copy" in run.state and not run.state.get("swapped"):
+                database = await database_of(self._services, run.app)
+                await self._services.restores.drop(database, run.state["copy"])
+                run.output.line(f"{run.state['copy']} is removed; {database.name} is as it was")
+        finally:
+            await self._exclusive.let_go(run)
+
+    async def compare(self, run: Run) -> None:
+        """Say what would be lost, and wait for a yes."""
+        database = await database_of(self._services, run.app)
+        if run.operation.params["into"] is not None:
+            run.output.line("the live database stays: nothing is lost")
+            return
+        await self._exclusive.have(run, database)
+        loss = await self._loss(run, database)
+        moment = await self._services.restores.moment(database, run.state["copy"])
+        await run.checkpoint(loss=loss.to_json(), moment=moment.to_json())
+        run.output.write(f"{loss.text()}\n")
+        await ask(run, self._services, {"about": "loss", "loss": loss.to_json(), "message": loss.text()})
+
+    async def _loss(self, run: Run, database: AppDatabase) -> Loss:
+        if run.operation.params.get("undo"):
+            undone = await self._undone(run)
+            assert undone.moment is not None
+            return await self._services.restores.loss_since(database, Moment.from_json(undone.moment))
+        snapshot = await snapshot_of(self._services, database, run.operation.params["snapshot"])
+        return await self._services.restores.loss(database, run.state["copy"], snapshot)
+
+    async def swap(self, run: Run) -> None:
+        """Put the copy in the live database's place."""
+        database = await database_of(self._services, run.app)
+        into = run.operation.params["into"]
+        if into is not None:
+            run.state["result"] = {"database": into, "snapshot": run.operation.params["snapshot"]}
+            await self._exclusive.let_go(run)
+            return
+        await self._exclusive.have(run, database)
+        former, snapshot = run.state["former"], run.operation.params["snapshot"]
+        await self._services.restores.swap(database, run.state["copy"], former, run.output.write)
+        run.state["swapped"] = True
+        run.state["result"] = {
+            "database": database.name, "former": former, "snapshot": snapshot, "loss": run.state["loss"]
+        }  # fmt: skip
+        async with run.transaction() as transaction:
+            await transaction.save(run.state)
+            await transaction.add_restore(
+                database.name, former, snapshot, run.operation.params.get("undo"), run.state["moment"]
+            )
+            await transaction.mark(accepted=True, committed=True)
+        run.output.line(f"`norn snapshots undo {run.app}` takes it back; {former} is kept until then")
+        await self._exclusive.let_go(run)
+
+    async def swap_back(self, run: Run) -> None:
+        """Where the databases have been swapped and nobody has heard of it yet: as it was."""
+        if run.operation.params["into"] is None:
+            database, copy, former = await database_of(self._services, run.app), run.state["copy"], run.state["former"]
+            if await self._services.restores.exists(database, former):
+                await self._services.restores.swap(database, former, copy, run.output.write)
+
+    async def _undone(self, run: Run) -> Restore:
+        undo = run.operation.params["undo"]
+        for restore in await self._services.store.restores(run.app):
+            if restore.id == undo:
+                return restore
+        raise NotPossible(f"The restore {undo} is not known any more.")
+
+
+def _room(needed: int) -> str:
+    return (
+        f"How much room the database server has left is not known from here; the copy takes about {needed / 1e6:,.0f} "
+        "MB beside the live database."
+    )
