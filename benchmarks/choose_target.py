@@ -78,7 +78,16 @@ async def measure(url: str, count: int) -> dict[str, float]:
     store = PostgresStore(connections)
     unused = cast("Any", None)
     services = Services(
-        store, unused, cast("Images", everything), cast("Runtime", everything), unused, unused, unused, unused, unused, Path()
+        store,
+        unused,
+        cast("Images", everything),
+        cast("Runtime", everything),
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        Path(),
     )
     apps = [row[0] for row in rows]
     seconds, found = [], 0

@@ -156,7 +156,9 @@ def test_what_other_installations_use_is_a_warning_with_its_place(more: str) -> 
         ("build: {dockerfile: ../Dockerfile}", 4, 21, "build.dockerfile", ""),
         ("build: {dockerfile: /etc/passwd}", 4, 21, "build.dockerfile", ""),
         ("services: {postgres: {}}", 4, 22, "services.postgres", "name of the app's database"),
-        ("services: {postgres: {database: 'a;b'}}", 4, 33, "services.postgres.database", "Small letters"),
+        ('services: {postgres: {database: "a\\tb"}}', 4, 33, "services.postgres.database", "control characters"),
+        ("services: {postgres: {database: postgres}}", 4, 33, "services.postgres.database", "PostgreSQL's own"),
+        (f"services: {{postgres: {{database: {'ü' * 32}}}}}", 4, 33, "services.postgres.database", "63 bytes"),
         ("migrations: {command: m}", 4, 13, "migrations", "services"),
         ("services: {postgres: {database: d}}\nmigrations: {}", 5, 13, "migrations", "Brings the database"),
         ("artifacts: {retain: 0}", 4, 21, "artifacts.retain", ""),
@@ -314,7 +316,7 @@ def test_the_schema_takes_every_example(text: str) -> None:
     ["prot: 1", "replicas: two", "replicas: 101", "deploy: 1", "env: [A]", "env: {1A: x}", "secrets: KEY",
      "rollback: {bake: 60}", "rollback: {bake: soon}", "repo: {branch: main}", "artifacts: {retain: 0}",
      "dependencies: [{name: a}]", "port: 80", "healthcheck: health", "command: []", "build: {comand: x}",
-     "services: {postgres: {database: 'a;b'}}", "migrations: {}"],
+     'services: {postgres: {database: "a\\tb"}}', "migrations: {}"],
 )  # fmt: skip
 def test_the_schema_refuses_what_the_parser_refuses(more: str) -> None:
     text = f"{WORKER}{more}\n" if "command" not in more else f"app: shop\nrole: worker\n{more}\n"

@@ -1,13 +1,13 @@
-"""Durations as people write them: `500ms`, `5s`, `1m30s`, `2h`."""
+"""Durations as people write them: `500ms`, `5s`, `1m30s`, `2h`, `7d`."""
 
 from __future__ import annotations
 
 import re
 
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-PATTERN = r"^(?=.)([0-9]+h)?([0-9]+m(?!s))?([0-9]+(\.[0-9]+)?s)?([0-9]+ms)?$"
+_UNITS_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+PATTERN = r"^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m(?!s))?([0-9]+(\.[0-9]+)?s)?([0-9]+ms)?$"
 _WHOLE = re.compile(PATTERN)
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
 MAX_S = 7 * 24 * 3600.0
 
 

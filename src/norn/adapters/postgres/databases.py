@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -23,8 +24,6 @@ from norn.errors import NotPossible, Unavailable
 _ALONE = 0x6E6F726E  # "norn", for pg_advisory_lock: one operation on a database at a time
 _LOCK = 0x6E6F7264  # "nord", for pg_advisory_lock: databases are made one at a time
 _NAME_MAX = 63  # NAMEDATALEN - 1
-
-Connection = Session
 
 
 def role_of(app: str) -> str:
@@ -166,4 +165,4 @@ def _url(server_url: str, apps_url: str | None, database: str, role: str, passwo
     host = theirs.get("host") or ours.get("host") or "127.0.0.1"
     port = theirs.get("port") or ours.get("port") or os.environ.get("PGPORT") or 5432
     shown = f"[{host}]" if ":" in str(host) else host
-    return f"postgresql://{role}:{password}@{shown}:{port}/{database}"
+    return f"postgresql://{role}:{password}@{shown}:{port}/{quote(database, safe='')}"

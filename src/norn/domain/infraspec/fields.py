@@ -52,10 +52,20 @@ _REPO_URL = Text(
     r"(?:https?|ssh|git|file)://[^\s]+|(?!-)[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:(?!/?-)[^\s:]+|/[^\s]+",
     "For example git@example.com:me/myapp.git, https://… or an absolute path.",
 )
+_OWN_DATABASES = ("postgres", "template0", "template1")
+
+
+def _fits_postgres(name: str) -> str | None:
+    if name in _OWN_DATABASES:
+        return f"{name!r} is PostgreSQL's own"
+    return f"{name!r} is longer than 63 bytes" if len(name.encode()) > 63 else None
+
+
 _DATABASE = Text(
     "the name of a database",
-    r"[a-z_][a-z0-9_]{0,62}",
-    "Small letters, digits and _, no digit first, at most 63.",
+    r"[^\x00-\x1f\x7f]{1,63}",
+    "At most 63 bytes, without control characters, and none of PostgreSQL's own.",
+    _fits_postgres,
 )
 _HOST = Text("a DNS label", _LABEL, "Small letters, digits and -, at most 63.")
 _DOMAIN = Text("a host name", rf"{_LABEL}(?:\.{_LABEL})*", "For example myapp.example.com.")
