@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.fixtures.clusters import Namespace, cluster_in_use, namespace, needs_cluster
+from tests.fixtures.clusters import Namespace, cleared, cluster_in_use, namespace, needs_cluster
 from tests.fixtures.norn import NornServer, served
 
 
@@ -33,6 +33,7 @@ def server(space: Namespace) -> Iterator[NornServer]:
 
 
 @pytest.fixture(autouse=True)
-def in_use(request: pytest.FixtureRequest) -> Iterator[None]:
-    with cluster_in_use(alone=request.node.get_closest_marker("cluster_alone") is not None):
+def in_use(request: pytest.FixtureRequest, space: Namespace) -> Iterator[None]:
+    alone = request.node.get_closest_marker("cluster_alone") is not None
+    with cluster_in_use(alone=alone), cleared(space):
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from tests.fixtures.clusters import BASE_IMAGE, ClusterApp, Namespace, get
 from tests.fixtures.norn import NornServer, until
 
@@ -203,6 +204,7 @@ def stored(label: str) -> list[str]:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
 
 
+@pytest.mark.cluster_alone  # builds of others keep images from being removed
 def test_apps_are_built_beside_each_other_and_leave_no_more_than_their_newest_layers(
     server: NornServer, space: Namespace
 ) -> None:

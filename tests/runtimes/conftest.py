@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.fixtures.apps import App, GitApp
-from tests.fixtures.clusters import ClusterApp, Namespace, cluster_in_use, namespace, needs_cluster
+from tests.fixtures.clusters import ClusterApp, Namespace, cleared, cluster_in_use, namespace, needs_cluster
 from tests.fixtures.norn import NornServer, served
 
 
@@ -46,5 +46,5 @@ def in_use(world: World) -> Iterator[None]:
     if world.space is None:
         yield
     else:
-        with cluster_in_use():
+        with cluster_in_use(), cleared(world.space):
             yield

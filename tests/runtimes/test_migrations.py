@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg.rows import TupleRow
 from tests.fixtures.apps import App, GitApp
 from tests.runtimes.conftest import World
 
@@ -20,15 +18,6 @@ def psql_can_be_reached(world: World) -> None:
         pytest.skip("psql is where apps cannot reach it")
 
 
-def declare(app: GitApp, statement: str) -> None:
-    """The app's infraspec with that migration, as plain SQL."""
-    command = f'''exec {app.psql} -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "{statement}"'''
-    app.spec(
-        f"services: {{postgres: {{database: {app.name}}}}}\n"
-        f"migrations: {{command: [sh, -c, '{command}'], lockTimeout: 300ms}}\n"
-    )
-
-
 numbers = itertools.count()
 
 
@@ -36,35 +25,28 @@ numbers = itertools.count()
 def app(world: World) -> GitApp:
     """An app with a table, live."""
     app = world.app(f"shelf{next(numbers)}")
-    declare(app, "CREATE TABLE books (id bigint)")
+    app.declare("CREATE TABLE books (id bigint)")
     app.deploy("one")
     return app
 
 
-def database(app: GitApp) -> psycopg.Connection[TupleRow]:
-    """The app's database, as its administrator."""
-    directory = app.server.home / "postgres" / "apps"
-    port, password = ((directory / name).read_text() for name in ("port", "password"))
-    return psycopg.connect(f"postgresql://norn:{password}@127.0.0.1:{port}/{app.name}")
-
-
 def columns(app: GitApp) -> list[str]:
-    with database(app) as connection:
+    with app.database() as connection:
         found = connection.execute("SELECT attname FROM pg_attribute WHERE attrelid = 'books'::regclass AND attnum > 0")
         return [row[0] for row in found]
 
 
 def test_a_migration_changes_the_apps_own_database(app: GitApp) -> None:
-    declare(app, "ALTER TABLE books ADD title text")
+    app.declare("ALTER TABLE books ADD title text")
     app.deploy("two")
     assert columns(app) == ["id", "title"]
 
 
 def test_a_migration_that_waits_too_long_for_a_lock_fails_and_says_what_to_do(app: GitApp) -> None:
-    declare(app, "ALTER TABLE books ADD title text")
+    app.declare("ALTER TABLE books ADD title text")
     app.commit("two")
-    with database(app) as reader:
-        reader.execute("SELECT * FROM books")  # the transaction keeps its lock
+    with app.database() as reader:
+        reader.execute("BEGIN; SELECT * FROM books")  # the transaction keeps its lock
         failed = app.server.norn("deploy", app.name)
     assert failed.exit_status == 1
     assert failed.json()["error"]["code"] == "migration_failed"
@@ -74,7 +56,7 @@ def test_a_migration_that_waits_too_long_for_a_lock_fails_and_says_what_to_do(ap
 
 
 def test_a_migration_that_fails_leaves_what_was_live_and_its_snapshot(app: GitApp) -> None:
-    declare(app, "ALTER TABLE shelves ADD title text")
+    app.declare("ALTER TABLE shelves ADD title text")
     app.commit("two")
     failed = app.server.norn("deploy", app.name)
     assert failed.exit_status == 1
@@ -86,7 +68,7 @@ def test_a_migration_that_fails_leaves_what_was_live_and_its_snapshot(app: GitAp
 
 
 def test_the_snapshot_can_be_left_out_for_a_reason_that_the_history_shows(app: GitApp) -> None:
-    declare(app, "ALTER TABLE books ADD title text")
+    app.declare("ALTER TABLE books ADD title text")
     app.commit("two")
     assert app.server.norn("deploy", app.name, "--no-snapshot").exit_status == 2, "it wants a reason"
     done = app.server.norn("deploy", app.name, "--no-snapshot", "--reason", "the dump takes an hour")
