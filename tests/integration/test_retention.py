@@ -166,3 +166,23 @@ def test_nothing_of_other_names_is_touched(shared_norn: NornServer) -> None:
     for answer in ANSWERS[1:]:
         app.deploy(answer)
     assert mine.read_text() == "mine"
+
+
+# ---- the disk ----------------------------------------------------------------------------------------------------
+
+
+def test_metrics_say_what_the_snapshots_take_and_what_is_left(shared_norn: NornServer) -> None:
+    shelf(shared_norn).deploy("one")
+    text = shared_norn.api("GET", "/metrics").body.decode()
+    values = dict(line.split() for line in text.splitlines() if line.startswith("norn_snapshots_"))
+    files = (shared_norn.home / "snapshots").glob("*Z.dump")
+    assert float(values["norn_snapshots_bytes"]) == sum(path.stat().st_size for path in files)
+    assert float(values["norn_snapshots_free_bytes"]) > 0
+
+
+def test_the_doctor_says_whether_the_next_snapshot_has_room(shared_norn: NornServer) -> None:
+    shelf(shared_norn).deploy("one")
+    findings = shared_norn.norn("doctor").json()["findings"]
+    (found,) = [finding for finding in findings if finding["check"] == "snapshots"]
+    assert found["ok"]
+    assert "bytes free" in found["message"]

@@ -30,7 +30,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context) -> int:
-    checks = (_programs, _home, _apps, _server)
+    checks = (_programs, _home, _snapshots, _apps, _server)
     findings = [finding for check in checks for finding in _guarded(check, context)]
     document = {"ok": all(finding.ok for finding in findings), "findings": [finding._asdict() for finding in findings]}
     context.printer.result(document, lambda: "\n".join(map(_text, findings)))
@@ -80,6 +80,20 @@ def _home(context: Context) -> Iterator[Finding]:
             "token", ok=token_mode == 0o600, message=f"{token}, mode {token_mode:o}",
             mend=f"Others can read it: chmod 600 {token}",
         )  # fmt: skip
+
+
+def _snapshots(context: Context) -> Iterator[Finding]:
+    """Whether one more dump like the largest would find room."""
+    directory = context.settings.snapshots_dir
+    if not directory.exists():
+        return
+    sizes = [path.stat().st_size for path in directory.glob("*.dump")]
+    free, wanted = shutil.disk_usage(directory).free, round(max(sizes, default=0) * 1.1)
+    yield Finding(
+        "snapshots", ok=free >= wanted,
+        message=f"{directory}: {len(sizes)} with {sum(sizes):,} bytes, {free:,} bytes free",
+        mend="The next one may find no room: fewer `artifacts.retain` and `norn prune`, or set NORN_SNAPSHOTS_DIR.",
+    )  # fmt: skip
 
 
 def _apps(context: Context) -> Iterator[Finding]:

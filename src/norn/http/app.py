@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from norn import __version__
 from norn.http import answers, events, problems, routes, snapshot_routes
 from norn.http.access import Access, BodyLimit
 from norn.http.metrics import CountRequests, Metrics
-from norn.http.requests import Context
+from norn.http.requests import Context, context_of
 from norn.http.schemas import HealthAnswer, Problem
 
 HealthCheck = Callable[[], Awaitable[dict[str, Any]]]
@@ -45,7 +46,10 @@ async def get_health(request: Request) -> JSONResponse:
 )
 async def get_metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
-    text, media_type = request.app.state.metrics.text()
+    metrics: Metrics = request.app.state.metrics
+    with contextlib.suppress(OSError):  # no disk, no number of it
+        metrics.room(await context_of(request).services.snapshots.room())
+    text, media_type = metrics.text()
     return Response(text, media_type=media_type)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from norn.domain.operations import Operation, OperationStatus
+from norn.domain.ports import Room
 
 _SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 900)
 
@@ -23,6 +24,13 @@ class Metrics:
         self._seconds = Histogram(
             "norn_operation_seconds", "From claim to end", ["kind"], registry=self.registry, buckets=_SECONDS
         )
+
+        self._snapshots = Gauge("norn_snapshots_bytes", "What the dumps of this server take", registry=self.registry)
+        self._free = Gauge("norn_snapshots_free_bytes", "What is left on the disk of the dumps", registry=self.registry)
+
+    def room(self, room: Room) -> None:
+        self._snapshots.set(room.snapshots_bytes)
+        self._free.set(room.free_bytes)
 
     def request(self, method: str, route: str, status: int) -> None:
         self._requests.labels(method, route, str(status)).inc()

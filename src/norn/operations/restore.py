@@ -120,8 +120,8 @@ async def _refuse_other_schema(services: Services, app: str, database: AppDataba
     if difference:
         raise SchemaDiffers(
             f"{snapshot.name} has another schema than what is live, which could not run on it: {difference.summary()}.",
-            hint=f"`norn rollback {app}` first, to a version that knows that schema; then its schema has to be the live "
-            "one again, too. `--into DATABASE` restores it beside the live one.",
+            hint="`--into DATABASE` restores it beside the live one; docs/data.md has the way by hand, together with "
+            f"`norn rollback {app}` to the version of that time.",
             differences=difference.summary(50),
         )
 
