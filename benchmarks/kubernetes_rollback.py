@@ -154,7 +154,7 @@ def many_at_once(server: NornServer, space: Namespace) -> None:
         idle_now = until(lambda name=name: server.status(name)["operation"] is None, "adoption")  # type: ignore[misc]
         assert idle_now
         space.kubectl("set", "image", f"deployment/{name}", f"{name}={two}")
-    time.sleep(5)
+    settled(space)
 
     def ask(name: str) -> dict[str, Any]:
         reply = server.api("POST", f"/api/apps/{name}/rollback")
@@ -171,6 +171,7 @@ def many_at_once(server: NornServer, space: Namespace) -> None:
     images = {found["metadata"]["name"]: found["spec"]["template"]["spec"]["containers"][0]["image"]
               for found in space.all("deployments") if found["metadata"]["name"] in names}  # fmt: skip
     done = sum(image == one for image in images.values())
+    settled(space)
     with ThreadPoolExecutor(8) as pool:
         theirs = timed(lambda: list(pool.map(lambda name: run(undo(space, name)), names)))
     ratio = took / theirs
@@ -180,6 +181,16 @@ def many_at_once(server: NornServer, space: Namespace) -> None:
         reach=f"all of {APPS}, at most {REACH_MANY} times kubectl rollout undo 8 at a time",
         reached=done == APPS and ratio <= REACH_MANY,
     )
+
+
+def settled(space: Namespace) -> None:
+    """The controller, which makes so many requests a second and no more, has seen every change."""
+
+    def look() -> bool:
+        found = space.all("deployments")
+        return all(one["status"].get("observedGeneration") == one["metadata"]["generation"] for one in found)
+
+    until(look, "the controller", 180)
 
 
 def bad_version(server: NornServer, space: Namespace) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+from secrets import token_hex
 
 import pytest
-from tests.fixtures.clusters import BASE_IMAGE, ClusterApp, Namespace, get
+from tests.fixtures.clusters import BASE_IMAGE, REGISTRY, ClusterApp, Namespace, get
 from tests.fixtures.norn import NornServer, until
 
 
@@ -219,3 +222,45 @@ def test_apps_are_built_beside_each_other_and_leave_no_more_than_their_newest_la
     for app in apps:
         app.deploy("three")
         assert len(stored(f"norn.dev/app={app.name}")) == 1
+
+
+def test_retention_deletes_from_the_registry_only_what_is_not_kept(server: NornServer, space: Namespace) -> None:
+    app = ClusterApp(server, space, f"thrifty-{token_hex(3)}", more="artifacts: {retain: 1}\n")
+    digests = [digest_of(app, answer) for answer in ("one", "two", "three")]
+    assert [in_registry(app.name, digest) for digest in digests] == [False, True, True], "live, and the way back to it"
+
+
+def test_retention_leaves_a_repository_alone_in_which_others_have_tags(server: NornServer, space: Namespace) -> None:
+    app = ClusterApp(server, space, f"neighbour-{token_hex(3)}", more="artifacts: {retain: 1}\n")
+    digests = [digest_of(app, answer) for answer in ("one", "two")]
+    tag_as(app.name, digests[0], "theirs")
+    digests.append(digest_of(app, "three"))
+    assert all(in_registry(app.name, digest) for digest in digests)
+    last = server.operation(server.history(app.name)[0]["id"])["steps"][-1]["output"]
+    assert "tags that are not this installation's (theirs)" in last
+
+
+def digest_of(app: ClusterApp, answer: str) -> str:
+    app.deploy(answer)
+    digest: str = app.server.history(app.name)[0]["digest"]
+    return digest
+
+
+def in_registry(repository: str, digest: str) -> bool:
+    status, _, _ = ask_registry("HEAD", f"{repository}/manifests/{digest}")
+    return status == 200
+
+
+def tag_as(repository: str, digest: str, tag: str) -> None:
+    _, kind, manifest = ask_registry("GET", f"{repository}/manifests/{digest}")
+    assert ask_registry("PUT", f"{repository}/manifests/{tag}", manifest, kind)[0] == 201
+
+
+def ask_registry(method: str, path: str, body: bytes = b"", kind: str = "") -> tuple[int, str, bytes]:
+    """Status, kind of manifest, and the manifest itself."""
+    accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+    headers = {"Accept": accept} | ({"Content-Type": kind} if kind else {})
+    with closing(HTTPConnection(REGISTRY, timeout=10)) as connection:
+        connection.request(method, f"/v2/{path}", body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("Content-Type", ""), answer.read()

@@ -171,6 +171,8 @@ class RestoreSteps:
         params, database = run.operation.params, await database_of(self._services, run.app)
         await self._exclusive.have(run, database)
         if "former" not in run.state:  # the names come first: whoever goes on after a crash finds what there is
+            if params["into"]:  # from the next line on a database of that name is this operation's to remove
+                await _refuse_name(self._services, database, params["into"])
             now = await self._services.store.now()
             copy = params["into"] or copy_name(database.name, now)
             if params.get("undo"):
