@@ -163,6 +163,8 @@ class PostgresRestores:
             return
         try:
             async with _maintenance(database) as connection, _maintenance(database) as other:
+                if await properties_of(connection, copy) is None:
+                    raise RestoreFailed(f"the database {copy} has gone", hint=_AS_IT_WAS)
                 await take_over(connection, database.name, copy)
                 async with asyncio.timeout(_SWAP_S):
                     gap_s = await _rename(connection, other, database.name, copy, former)
