@@ -124,6 +124,11 @@ T = "CREATE TABLE t (id int PRIMARY KEY, a varchar(9), b varchar(9), c varchar(9
             "ALTER TABLE p ADD PRIMARY KEY (id), ADD FOREIGN KEY (id) REFERENCES q; "
             "ALTER TABLE q ADD FOREIGN KEY (id) REFERENCES p; ALTER TABLE p0 RENAME CONSTRAINT p0_pkey TO other"
         ),
+        (
+            "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); "
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); CREATE TABLE q (id int REFERENCES p); "
+            "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)"
+        ),
         "CREATE TABLE a (x int); CREATE TABLE b (y int); CREATE TABLE c () INHERITS (a, b); ALTER TABLE b ADD w int",
         (
             "CREATE FUNCTION f(a text, b text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC "
