@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, dict_row
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.sample_database import another_database, copy, counts, fill
-from tests.fixtures.schema_changes import CHANGES, NOTHING, OWNER, READER
+from tests.fixtures.schema_changes import CHANGES, NOTHING, OWNER, READER, SCHEMAS
 
 from norn.adapters.snapshots import catalog
 from norn.adapters.snapshots.catalog import read_catalog, table_states
@@ -97,45 +97,7 @@ def test_a_restored_copy_has_the_same_schema_as_the_digests_kept_beside_the_snap
     assert not difference, difference.summary(100)
 
 
-T = "CREATE TABLE t (id int PRIMARY KEY, a varchar(9), b varchar(9), c varchar(9), d text)"
-
-
-@pytest.mark.parametrize(
-    "setup",
-    [
-        "SELECT",
-        "DROP SCHEMA public",
-        "DROP SCHEMA public; CREATE SCHEMA public; CREATE TABLE public.t ()",
-        "GRANT ALL ON SCHEMA public TO PUBLIC",
-        "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
-        f"ALTER SCHEMA public OWNER TO {OWNER}",
-        "COMMENT ON SCHEMA public IS 'Ours'",
-        f"{T}; REVOKE ALL ON t FROM CURRENT_USER",
-        f"{T}; CREATE VIEW v AS SELECT a IN ('x', b, lower(c)) AS k FROM t WHERE a NOT IN (b, c, d, 'y', 'z')",
-        f"{T}; CREATE INDEX ON t ((a IN ('x', 'y'))) WHERE b NOT IN ('x', 'y')",
-        f"{T}; ALTER TABLE t ALTER a SET DEFAULT CASE WHEN current_user::varchar IN ('x', 'y') THEN 'z' END",
-        (
-            f"{T}; CREATE MATERIALIZED VIEW m AS SELECT * FROM t WHERE a IN ('x', 'y') WITH NO DATA; "
-            "CREATE MATERIALIZED VIEW n AS SELECT a FROM t WHERE (a = 'x' OR b = 'y') OR (c = 'z' OR d = 'z')"
-        ),
-        (
-            "CREATE TABLE p (id int, a text) PARTITION BY HASH (id); CREATE TABLE p0 PARTITION OF p "
-            "FOR VALUES WITH (MODULUS 1, REMAINDER 0); CREATE TABLE q (id int PRIMARY KEY); "
-            "ALTER TABLE p ADD PRIMARY KEY (id), ADD FOREIGN KEY (id) REFERENCES q; "
-            "ALTER TABLE q ADD FOREIGN KEY (id) REFERENCES p; ALTER TABLE p0 RENAME CONSTRAINT p0_pkey TO other"
-        ),
-        (
-            "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); "
-            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); CREATE TABLE q (id int REFERENCES p); "
-            "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)"
-        ),
-        "CREATE TABLE a (x int); CREATE TABLE b (y int); CREATE TABLE c () INHERITS (a, b); ALTER TABLE b ADD w int",
-        (
-            "CREATE FUNCTION f(a text, b text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC "
-            "SELECT a::varchar IN ('x', 'y') OR a IN (b, lower(b), upper(b)); END"
-        ),
-    ],
-)
+@pytest.mark.parametrize("setup", SCHEMAS)
 def test_this_too_is_the_same_in_a_restored_copy(
     setup: str, sample: str, postgres: PostgresServer, tmp_path: Path
 ) -> None:
@@ -225,7 +187,7 @@ def test_a_column_that_is_not_null_is_not_named_twice(after: After, schema: Cata
         "TimeZone = 'America/Caracas'",
         "DateStyle = 'German'",
         "IntervalStyle = 'iso_8601'",
-        "extra_float_digits = -15",
+        "extra_float_digits = 0",
         "bytea_output = escape",
         "quote_all_identifiers = on",
         "client_encoding = LATIN1",
