@@ -1,4 +1,4 @@
-"""Which database an app has, and who else uses it."""
+"""Which database an app has, who else uses it, and which snapshots are of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from norn.domain.infraspec import PostgresService
 from norn.domain.ports import AppDatabase, AppDirectory
-from norn.errors import InfraspecInvalid, NotPossible
+from norn.domain.snapshots import Snapshot
+from norn.errors import InfraspecInvalid, NotPossible, SnapshotMissing
 from norn.operations.services import Services
 
 
@@ -37,3 +38,14 @@ async def sharing(services: Services, app: str, service: PostgresService) -> Seq
         if theirs is not None and (theirs.database, theirs.url) == (service.database, service.url):
             found.append(other.name)
     return found
+
+
+async def snapshot_of(services: Services, app: str, database: str, name: str) -> Snapshot:
+    """Raises SnapshotMissing, SnapshotDamaged."""
+    snapshot = await services.snapshots.record(name)
+    if snapshot.database != database:
+        raise SnapshotMissing(
+            f"{name} is a snapshot of the database {snapshot.database!r}, not of {database!r}.",
+            hint=f"`norn snapshots list {app}` lists those that are.",
+        )
+    return snapshot

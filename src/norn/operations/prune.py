@@ -16,7 +16,7 @@ from norn.domain.targets import Target
 from norn.errors import Busy, InfraspecInvalid, NornError, Unavailable
 from norn.operations.app_databases import database_of
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.services import Caller, Services, once, take_alone
+from norn.operations.services import Caller, Services, once_operation, take_alone
 from norn.operations.versions import find_target, live_version
 
 log = structlog.get_logger(__name__)
@@ -83,9 +83,7 @@ async def request_prune(services: Services, app_name: str, caller: Caller) -> Op
         await services.source.infraspec(app)
         return await take_alone(services, app.name, OperationKind.PRUNE, caller, "")
 
-    operation = await services.store.operation(await once(services, caller, take))
-    assert operation is not None
-    return operation
+    return await once_operation(services, caller, take)
 
 
 def prune_procedure(services: Services) -> Procedure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from norn.domain.operations import Operation, OperationKind
 from norn.errors import NotPossible
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.services import Caller, Services, once, take_alone
+from norn.operations.services import Caller, Services, once_operation, take_alone
 from norn.operations.versions import live_version
 
 _TIMEOUT_S = 300.0
@@ -21,9 +21,7 @@ async def request_restart(services: Services, app_name: str, caller: Caller) -> 
         await services.runtime.refuse_paused(app.name)
         return await take_alone(services, app.name, OperationKind.RESTART, caller, "")
 
-    operation = await services.store.operation(await once(services, caller, take))
-    assert operation is not None
-    return operation
+    return await once_operation(services, caller, take)
 
 
 def restart_procedure(services: Services) -> Procedure:

@@ -12,12 +12,12 @@ from norn.domain.ports import AppDatabase, Moment
 from norn.domain.snapshot_names import copy_name, former_name
 from norn.domain.snapshots import Snapshot
 from norn.domain.store import Restore
-from norn.errors import Invalid, NoRoom, NotPossible, SchemaDiffers, SharedDatabase, SnapshotMissing
-from norn.operations.app_databases import database_of, service_of, sharing
+from norn.errors import Invalid, NoRoom, NotPossible, SchemaDiffers, SharedDatabase
+from norn.operations.app_databases import database_of, service_of, sharing, snapshot_of
 from norn.operations.asking import ask
 from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.services import Caller, Services, once, take_alone
+from norn.operations.services import Caller, Services, once_operation, take_alone
 
 _SPARE = 1.1
 _NAME_BYTES = 63
@@ -53,7 +53,7 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
         if request.name is None:
             params["undo"] = (await last_restore(services, app.name, database)).id
         else:
-            snapshot = await snapshot_of(services, database, request.name)
+            snapshot = await snapshot_of(services, app.name, database.name, request.name)
             await _make_sure_of_room(services, database, snapshot)
             if request.into is not None:
                 await _refuse_name(services, database, request.into)
@@ -65,20 +65,7 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
             await refuse_obstacles(services, database)
         return await take_alone(services, app.name, OperationKind.RESTORE, caller, request.reason, params)
 
-    operation = await services.store.operation(await once(services, caller, take))
-    assert operation is not None
-    return operation
-
-
-async def snapshot_of(services: Services, database: AppDatabase, name: str) -> Snapshot:
-    """Raises SnapshotMissing, SnapshotDamaged."""
-    snapshot = await services.snapshots.record(name)
-    if snapshot.database != database.name:
-        raise SnapshotMissing(
-            f"{name} is a snapshot of the database {snapshot.database!r}, not of {database.name!r}.",
-            hint=f"`norn snapshots list {database.app}` lists those that are.",
-        )
-    return snapshot
+    return await once_operation(services, caller, take)
 
 
 async def last_restore(services: Services, app: str, database: AppDatabase) -> Restore:
@@ -183,7 +170,7 @@ class RestoreSteps:
             return
         if run.state.get("copied"):
             return
-        snapshot = await snapshot_of(self._services, database, params["snapshot"])
+        snapshot = await snapshot_of(self._services, run.app, database.name, params["snapshot"])
         if await self._services.restores.free_bytes(database) is None:
             needed = round(snapshot.database_bytes * _SPARE)
             await ask(run, self._services, {"about": "room", "neededBytes": needed, "message": _room(needed)})
@@ -218,7 +205,8 @@ class RestoreSteps:
             undone = await self._undone(run)
             assert undone.moment is not None
             return await self._services.restores.loss_since(database, Moment.from_json(undone.moment))
-        snapshot = await snapshot_of(self._services, database, run.operation.params["snapshot"])
+        name = run.operation.params["snapshot"]
+        snapshot = await snapshot_of(self._services, run.app, database.name, name)
         return await self._services.restores.loss(database, run.state["copy"], snapshot)
 
     async def swap(self, run: Run) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from norn.domain.operations import Accept, OperationKind, Refuse, admit
+from norn.domain.operations import Accept, Operation, OperationKind, Refuse, admit
 from norn.domain.ports import Databases, Images, Restores, Runtime, Secrets, Snapshots, Source, Verification
 from norn.domain.store import Accepting, Store, Worker
 from norn.errors import Busy, IdempotencyKeyReused
@@ -68,6 +68,13 @@ async def once(services: Services, caller: Caller, take: Callable[[], Awaitable[
         return await take()
     except _SameRequest as same:
         return same.operation_id
+
+
+async def once_operation(services: Services, caller: Caller, take: Callable[[], Awaitable[str]]) -> Operation:
+    """As `once`: the operation itself."""
+    operation = await services.store.operation(await once(services, caller, take))
+    assert operation is not None
+    return operation
 
 
 async def _answer_again(services: Services, caller: Caller) -> None:

@@ -7,7 +7,7 @@ from norn.domain.operations import Operation, OperationKind
 from norn.domain.snapshots import SnapshotOrder
 from norn.operations.app_databases import database_of, service_of
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.services import Caller, Services, once, take_alone
+from norn.operations.services import Caller, Services, once_operation, take_alone
 from norn.operations.versions import live_version
 
 _NO_COMMIT = "0" * TAG_LENGTH
@@ -23,9 +23,7 @@ async def request_snapshot(
         await service_of(services, app)
         return await take_alone(services, app.name, OperationKind.SNAPSHOT, caller, reason, {"kept": kept})
 
-    operation = await services.store.operation(await once(services, caller, take))
-    assert operation is not None
-    return operation
+    return await once_operation(services, caller, take)
 
 
 def snapshot_procedure(services: Services) -> Procedure:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
-from norn.domain.operations import Operation, OperationKind, Refuse, admit
+from norn.domain.operations import Operation, OperationKind
 from norn.errors import Busy, InfraspecInvalid, NotPossible, SnapshotDamaged, SnapshotMissing, Unavailable
-from norn.operations.app_databases import service_of
+from norn.operations.app_databases import service_of, snapshot_of
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.services import Caller, Services, once, take_alone
+from norn.operations.services import Caller, Services, once_operation, take_alone
 
 log = structlog.get_logger(__name__)
 
@@ -29,30 +31,20 @@ async def request_verification(services: Services, app_name: str, name: str | No
     async def take() -> str:
         app = await services.source.app(app_name)
         service = await service_of(services, app)
-        chosen = name or await newest(services, app.name, service.database)
-        if chosen is None:
+        row = await newest(services, app.name, service.database) if name is None else {"name": name}
+        if row is None:
             raise SnapshotMissing(f"{app.name} has no snapshot.", hint=f"`norn snapshots create {app.name}`")
-        snapshot = await services.snapshots.record(chosen)
-        if snapshot.database != service.database:
-            raise SnapshotMissing(f"{chosen} is no snapshot of {service.database!r}.")
-        return await take_alone(services, app.name, OperationKind.VERIFY, caller, "", {"snapshot": chosen})
+        snapshot = await snapshot_of(services, app.name, service.database, row["name"])
+        return await take_alone(services, app.name, OperationKind.VERIFY, caller, "", {"snapshot": snapshot.name})
 
-    operation = await services.store.operation(await once(services, caller, take))
-    assert operation is not None
-    return operation
+    return await once_operation(services, caller, take)
 
 
-async def newest(services: Services, app: str, database: str) -> str | None:
-    """The newest snapshot of the app whose file is here."""
+async def newest(services: Services, app: str, database: str) -> Mapping[str, Any] | None:
+    """What the store knows of the newest snapshot of the app whose file is here."""
     there = set(await services.snapshots.names())
-    return next(
-        (
-            str(row["name"])
-            for row in await services.store.snapshots(app)
-            if row["database"] == database and row["name"] in there
-        ),
-        None,
-    )
+    rows = await services.store.snapshots(app)
+    return next((row for row in rows if row["database"] == database and row["name"] in there), None)
 
 
 def verify_procedure(services: Services) -> Procedure:
@@ -77,26 +69,33 @@ async def verify_unasked(services: Services) -> None:
 
     One at a time on all servers: none begins while another one runs.
     """
-    if any(operation.kind is OperationKind.VERIFY for operation in await services.store.active_operations()):
+    active = await services.store.active_operations()
+    if any(operation.kind is OperationKind.VERIFY for operation in active):
         return
-    now = await services.store.now()
+    busy, now = {operation.app for operation in active}, await services.store.now()
     for app in await services.source.apps():
+        if app.name in busy:
+            continue
         try:
             service = await service_of(services, app)
         except (NotPossible, InfraspecInvalid):
             continue
-        name = await newest(services, app.name, service.database)
-        if name is None or isinstance(
-            admit(OperationKind.VERIFY, await services.store.active_operations(app.name)), Refuse
-        ):
+        row = await newest(services, app.name, service.database)
+        if row is None or not due(row["verification"], row["verified_at"], now):
             continue
-        row = next(row for row in await services.store.snapshots(app.name) if row["name"] == name)
-        tried = row["verification"] is not None
-        if tried and (row["verified_at"] is None or now - row["verified_at"] < _AGAIN_AFTER):
-            continue  # a failed one is not tried again by itself: somebody has to look
         try:
-            if (await services.snapshots.record(name)).database_bytes <= UNASKED_BYTES:
-                await request_verification(services, app.name, name, _BY)
+            if (await services.snapshots.record(row["name"])).database_bytes <= UNASKED_BYTES:
+                await request_verification(services, app.name, row["name"], _BY)
                 return
         except (Busy, SnapshotMissing, SnapshotDamaged, Unavailable) as error:
-            log.info("not_verified", app=app.name, snapshot=name, error=error.message)
+            log.info("not_verified", app=app.name, snapshot=row["name"], error=error.message)
+
+
+def due(last: Mapping[str, Any] | None, succeeded_at: datetime | None, now: datetime) -> bool:
+    """Whether a snapshot is to be verified unasked: never tried, or a week ago with success.
+
+    One that failed the last time is not tried again by itself: somebody has to look.
+    """
+    if last is None:
+        return True
+    return bool(last["ok"]) and succeeded_at is not None and now - succeeded_at >= _AGAIN_AFTER
