@@ -104,7 +104,8 @@ def plan_retention(
     """
     versions = _versions(history)
     kept = _kept_versions(versions, in_use, retain)
-    ways_back = {digest: found for digest in versions if (found := way_back(digest, history, snapshots)) is not None}
+    # Only of versions that are kept: looking through a long history for each that it ever had would take seconds.
+    ways_back = {digest: found for digest in kept if (found := way_back(digest, history, snapshots)) is not None}
     return [
         *(_image(image, versions, kept, in_use, retain) for image in images),
         *_snapshots(history, snapshots, kept, ways_back, in_use),
@@ -189,7 +190,7 @@ def _snapshots(
             return True, "a running operation uses it"
         if newest is not None and found.name == newest.name:
             return True, "it is the newest"
-        if found.name in back_to and back_to[found.name] in kept:
+        if found.name in back_to:
             return True, f"it is the way back to {tags[back_to[found.name]]}"
         by_hand = found.operation_id not in deploys
         if by_hand and version in kept:

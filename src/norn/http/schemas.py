@@ -51,21 +51,16 @@ class SnapshotBody(_Body):
     keep: bool = Field(default=False, description="Retention leaves it alone.")
 
 
-class RestoreBody(_Body):
-    into: Name | None = Field(default=None, description="A new database of this name; the live one stays.")
-    affects: list[Name] = Field(
-        default_factory=list, max_length=1_000, description="The other apps that use the database and go back with it."
-    )
-    confirm: bool = Field(default=False, description="Yes to what would be lost, without being asked.")
-    reason: Reason = ""
-
-
 class UndoBody(_Body):
     affects: list[Name] = Field(
         default_factory=list, max_length=1_000, description="The other apps that use the database and go with it."
     )
     confirm: bool = Field(default=False, description="Yes to what would be lost, without being asked.")
     reason: Reason = ""
+
+
+class RestoreBody(UndoBody):
+    into: Name | None = Field(default=None, description="A new database of this name; the live one stays.")
 
 
 class PruneBody(_Body):

@@ -8,9 +8,8 @@ from typing import Any
 
 import structlog
 
-from norn.domain.infraspec import Infraspec
 from norn.domain.operations import Operation, OperationKind
-from norn.domain.ports import Removal
+from norn.domain.ports import Bounds
 from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, StoredSnapshot, plan_retention
 from norn.domain.targets import Target
 from norn.errors import Busy, InfraspecInvalid, NornError, Unavailable
@@ -99,12 +98,13 @@ async def apply_retention(run: Run, services: Services) -> Mapping[str, Any]:
     spec = await services.source.infraspec(app)
     fates = await plan_of(services, app.name, run.id)
     staying = frozenset(fate.name for fate in fates if fate.kind == "image" and fate.stays)
+    bounds = Bounds(staying, (await services.store.built_images(app.name)).tags, spec.artifacts.registry)
     said: list[str] = []
     for fate in fates:
         if fate.stays:
             continue
         try:
-            why_not = await _remove(run, services, spec, fate, staying)
+            why_not = await _remove(run, services, fate, bounds)
         except NornError as error:
             why_not = error.message
         if not why_not:
@@ -117,15 +117,11 @@ async def apply_retention(run: Run, services: Services) -> Mapping[str, Any]:
     return {"fates": [fate.to_json() for fate in fates], "problems": said}
 
 
-async def _remove(run: Run, services: Services, spec: Infraspec, fate: Fate, staying: frozenset[str]) -> str:
+async def _remove(run: Run, services: Services, fate: Fate, bounds: Bounds) -> str:
     """Empty where it is gone now, else why it stays."""
     match fate.kind:
         case "image":
-            built = await services.store.built_images(run.app)
-            image = StoredImage(fate.name, fate.key)
-            why_not = await services.images.remove(
-                run.app, Removal(image, staying, built.tags, spec.artifacts.registry)
-            )
+            why_not = await services.images.remove(run.app, StoredImage(fate.name, fate.key), bounds)
             if why_not:
                 return why_not
             async with run.transaction() as transaction:

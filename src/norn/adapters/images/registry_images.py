@@ -14,7 +14,7 @@ from norn.adapters.images.builders import PASSED_ON, Builder, find_builder, last
 from norn.adapters.images.registry import Reference, Registry
 from norn.domain.images import Image, image_tag
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Found, Output, Presence, Removal
+from norn.domain.ports import Bounds, Found, Output, Presence
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.errors import AppTestsFailed, BuildFailed, NotDeployable, ProgramFailed, ProgramMissing, RegistryUnavailable
 
@@ -120,25 +120,24 @@ class RegistryImages:
         """Those that this installation has pushed: a registry may be others', too."""
         return built.present
 
-    async def remove(self, app: str, removal: Removal) -> str:
+    async def remove(self, app: str, image: StoredImage, bounds: Bounds) -> str:
         """DELETE by digest, where that takes nothing of anybody else's along."""
-        if removal.registry == "keep":
+        if bounds.registry == "keep":
             return "artifacts.registry says `keep`"
-        reference = Reference.parse(removal.image.image_tag)
+        reference = Reference.parse(image.image_tag)
         tags = await self._registry.tags(reference)
-        others = sorted(tags - {Reference.parse(tag).version for tag in removal.own})
-        if others and removal.registry != "delete":
+        others = sorted(tags - {Reference.parse(tag).version for tag in bounds.own})
+        if others and bounds.registry != "delete":
             return (
                 f"{reference.repository} has tags that are not this installation's ({', '.join(others[:3])}); "
                 "`artifacts: {registry: delete}` deletes Norn's own all the same"
             )
-        digest = removal.image.digest
         for tag in sorted(tags - {reference.version}):
-            if await self._registry.digest(reference.at(tag)) == digest:
-                mine = any(Reference.parse(stays).version == tag for stays in removal.staying)
+            if await self._registry.digest(reference.at(tag)) == image.digest:
+                mine = any(Reference.parse(stays).version == tag for stays in bounds.staying)
                 if mine or tag in others:
                     return f"the tag {tag} leads to the same digest"
-        return await self._registry.delete(reference.at(digest))
+        return await self._registry.delete(reference.at(image.digest))
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from norn.adapters.local import files, seal
 from norn.adapters.local.state import check_app_name
 from norn.domain.images import Image, commit_prefix, image_tag
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Found, Output, Presence, Removal, Template
+from norn.domain.ports import Bounds, Found, Output, Presence, Template
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.errors import AppTestsFailed, BuildFailed, ImageMissing, ProgramFailed, ProgramMissing, RuntimeUnavailable
 
@@ -125,9 +125,9 @@ class LocalImages:
         except (OSError, ValueError, KeyError) as error:
             raise RuntimeUnavailable(f"The images of {app} cannot be listed: {error}.") from error
 
-    async def remove(self, app: str, removal: Removal) -> str:
+    async def remove(self, app: str, image: StoredImage, bounds: Bounds) -> str:
         """Remove an image; one that is not there is removed already."""
-        tree = self._tree(app, removal.image.image_tag)
+        tree = self._tree(app, image.image_tag)
         self._record_path(tree).unlink(missing_ok=True)  # first: a tree without its record is no image
         await asyncio.to_thread(seal.remove_tree, tree)
         return ""

@@ -7,6 +7,7 @@ Anything that goes wrong is a `NornError`.
 from norn.domain.ports.databases import AppDatabase, Databases, Moment, Restores, Room, Snapshots, Verification
 from norn.domain.ports.output import Output
 from norn.domain.ports.runtimes import (
+    Bounds,
     Direct,
     Found,
     Health,
@@ -14,7 +15,6 @@ from norn.domain.ports.runtimes import (
     Live,
     Presence,
     Release,
-    Removal,
     Runtime,
     Switch,
     Template,
@@ -26,6 +26,7 @@ from norn.domain.ports.sources import AppDirectory, Commit, Source
 __all__ = [
     "AppDatabase",
     "AppDirectory",
+    "Bounds",
     "Commit",
     "Databases",
     "Direct",
@@ -37,7 +38,6 @@ __all__ = [
     "Output",
     "Presence",
     "Release",
-    "Removal",
     "Restores",
     "Room",
     "Runtime",

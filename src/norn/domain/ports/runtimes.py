@@ -165,10 +165,9 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """An image that is to go."""
+class Bounds:
+    """What removing an image must not touch."""
 
-    image: StoredImage
     staying: frozenset[str]
     """Tags of the app that stay."""
     own: frozenset[str]
@@ -207,7 +206,7 @@ class Images(Protocol):
         """The app's images that exist and are this installation's to remove."""
         ...
 
-    async def remove(self, app: str, removal: Removal) -> str:
+    async def remove(self, app: str, image: StoredImage, bounds: Bounds) -> str:
         """Remove an image: empty where it is gone now, else why it stays. Raises RegistryUnavailable."""
         ...
 
