@@ -25,7 +25,8 @@ from tests.fixtures.postgres import PostgresServer
 from norn.adapters.postgres.clients import find_client
 from norn.adapters.snapshots import keys
 from norn.adapters.snapshots import loss as loss_module
-from norn.adapters.snapshots.loss import file_states, loss_of, take_anchor
+from norn.adapters.snapshots.catalog import table_states
+from norn.adapters.snapshots.loss import loss_of, take_anchor
 from norn.adapters.snapshots.tables import Table
 from norn.domain.loss import Loss, TableLoss
 from norn.domain.snapshots import Anchor, TableState
@@ -205,12 +206,7 @@ def snapshot(url: str) -> tuple[Anchor, dict[str, TableState]]:
     async def take() -> tuple[Anchor, dict[str, TableState]]:
         async with await psycopg.AsyncConnection.connect(url) as connection:
             await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-            anchor, states = await take_anchor(connection), {}
-            for name, (oid, file) in (await file_states(connection)).items():
-                row = await (await connection.execute(f"SELECT count(*) FROM ONLY {name}".encode())).fetchone()
-                assert row is not None
-                states[name] = TableState(row[0], oid, file)
-            return anchor, states
+            return await take_anchor(connection), await table_states(connection)
 
     return asyncio.run(take())
 

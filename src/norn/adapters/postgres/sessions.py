@@ -38,10 +38,15 @@ async def session(url: str, name: str = "norn") -> AsyncIterator[Session]:
             )
             yield connection
     except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"The apps' PostgreSQL does not answer: {without_password(str(error), url)}",
-            hint="Look at NORN_POSTGRES_URL, or at services.postgres.url of the app.",
-        ) from None
+        raise unavailable(error, url) from None
+
+
+def unavailable(error: psycopg.Error, url: str) -> Unavailable:
+    """For a server that cannot be reached, or whose connection broke."""
+    return Unavailable(
+        f"The apps' PostgreSQL does not answer: {_without_password(str(error), url)}",
+        hint="Look at NORN_POSTGRES_URL, or at services.postgres.url of the app.",
+    )
 
 
 def maintenance_url(url: str) -> str:
@@ -59,7 +64,7 @@ def client_environment(url: str) -> dict[str, str]:
     return {_ENVIRONMENT[key]: str(value) for key, value in info.items() if key in _ENVIRONMENT and value is not None}
 
 
-def without_password(text: str, url: str) -> str:
+def _without_password(text: str, url: str) -> str:
     """What libpq says, on one line and without the password."""
     with contextlib.suppress(psycopg.ProgrammingError):
         password = conninfo_to_dict(url).get("password")

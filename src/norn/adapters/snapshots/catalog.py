@@ -13,28 +13,17 @@ from psycopg.rows import tuple_row
 
 from norn.adapters.snapshots.catalog_queries import QUERIES, TABLES
 from norn.adapters.snapshots.definitions import settled
+from norn.adapters.snapshots.text_form import TEXT_FORM
 from norn.domain.catalog import Catalog, CatalogEntry
 from norn.domain.snapshots import TableState
 
 _TABLES_AT_A_TIME = 100
 
-_SETTINGS = {
+_SETTINGS = TEXT_FORM | {
     # Every name in a definition is to be qualified, and no temporary table is to be taken for one of the system's.
     "search_path": "pg_catalog, pg_temp",
-    # The same constant is to have the same text, whatever the database or the role sets.
-    "DateStyle": "ISO, YMD",
-    "TimeZone": "UTC",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
     "standard_conforming_strings": "on",
-    "quote_all_identifiers": "off",
     "client_encoding": "UTF8",
-    # An error, rather than rows that are silently left out.
-    "row_security": "off",
-    # Compiling costs more than it saves in statements this short.
-    "jit": "off",
 }
 _SET = sql.SQL("SELECT {}").format(
     sql.SQL(", ").join(

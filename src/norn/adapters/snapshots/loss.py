@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 
@@ -33,14 +33,6 @@ SELECT (SELECT oid::int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.
 _LAST = sql.SQL("(SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8 - 1)")
 # The whole number of a row's transaction: the last one that this snapshot can see, less how far that one is ahead.
 _XID = sql.SQL("{last} - (({last} - t.xmin::text::int8) & {mask})").format(last=_LAST, mask=sql.SQL(str(_EPOCH - 1)))
-_FILES = """
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.oid::int8, pg_catalog.pg_relation_filenode(c.oid)::int8
-  FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
-   AND n.nspname <> 'information_schema' AND NOT pg_catalog.starts_with(n.nspname::text, 'pg_')
-   AND pg_catalog.pg_relation_filenode(c.oid) IS NOT NULL
-"""
 
 
 async def take_anchor(connection: Session) -> Anchor:
@@ -60,15 +52,6 @@ async def take_anchor(connection: Session) -> Anchor:
     assert moment is not None
     oid, snapshot, lsn, at = moment
     return Anchor(system[0] if system else "", oid, snapshot, lsn or "", at.astimezone(UTC))
-
-
-async def file_states(connection: Session) -> dict[str, tuple[int, int]]:
-    """OID and relfilenode of every table and materialised view, by its qualified and quoted name.
-
-    Raises psycopg.Error.
-    """
-    cursor = await connection.execute(_FILES)
-    return {name: (oid, file) for name, oid, file in await cursor.fetchall()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +107,23 @@ def _int8(value: int) -> sql.Composed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class Question:
     """What is the same for every table."""
 
     since: Since | None
     """None where the anchor does not count in the live database."""
     states: Mapping[str, TableState]
     timeout_s: float
+    moment: str = "the snapshot"
+    """What the anchor is the moment of, for people."""
 
     def reason(self, table: Table) -> str:
         """Why the rows' transactions say nothing about a table; empty where they do."""
         if self.since is None:
-            return "is in another database than at the snapshot"
+            return f"is in another database than at {self.moment}"
         state = self.states.get(table.label)
         if state is None:
-            return "is not known from the snapshot"
+            return f"is not known from {self.moment}"
         return "" if (state.oid, state.file) == (table.oid, table.file) else "was rewritten since"
 
 
@@ -176,7 +161,7 @@ async def loss_of(
     """
     done: list[TableLoss] = []
     async with reading(live_url) as live, reading(copy_url) as copy:
-        question = _Question(await since_anchor(live, anchor), states, table_timeout_s)
+        question = Question(await since_anchor(live, anchor), states, table_timeout_s)
         mine, theirs = await tables_of(live), await tables_of(copy)
         pairs = [(mine.get(name), theirs.get(name)) for name in sorted(mine.keys() | theirs.keys())]
         pairs.sort(key=lambda pair: -max(table.pages for table in pair if table is not None))
@@ -206,14 +191,15 @@ async def since_anchor(live: Reader, anchor: Anchor) -> Since | None:
 
 
 async def _table_loss(
-    live: Reader, copy: Reader, mine: Table | None, theirs: Table | None, question: _Question
+    live: Reader, copy: Reader, mine: Table | None, theirs: Table | None, question: Question
 ) -> TableLoss:
     """What is lost in one table; what cannot be found out is unknown, with why."""
     either = mine or theirs
     assert either is not None
     label = either.label
     deadline = Deadline(question.timeout_s)
-    try:
+
+    async def look() -> TableLoss:
         async with live.part(), copy.part():
             if mine is None:
                 assert theirs is not None
@@ -226,8 +212,16 @@ async def _table_loss(
             if await _file(live, mine) != mine.file:
                 return TableLoss(label, None, None, "was rewritten while it was looked at")
             return found
+
+    return await or_unknown(label, question.timeout_s, look())
+
+
+async def or_unknown(label: str, timeout_s: float, looking: Awaitable[TableLoss]) -> TableLoss:
+    """What was found, or why it could not be found out."""
+    try:
+        return await looking
     except (TookTooLong, psycopg.errors.QueryCanceled):
-        return TableLoss(label, None, None, f"took longer than {question.timeout_s:g} s")
+        return TableLoss(label, None, None, f"took longer than {timeout_s:g} s")
     except psycopg.errors.LockNotAvailable:
         return TableLoss(label, None, None, "is locked")
     except NotUnique:
@@ -236,7 +230,7 @@ async def _table_loss(
         return TableLoss(label, None, None, error.diag.message_primary or str(error))
 
 
-async def _in_both(live: Side, copy: Side, question: _Question, deadline: Deadline) -> TableLoss:
+async def _in_both(live: Side, copy: Side, question: Question, deadline: Deadline) -> TableLoss:
     reason = question.reason(live.table)
     if not reason:
         assert question.since is not None

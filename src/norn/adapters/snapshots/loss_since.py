@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import psycopg
 from psycopg import sql
 
-from norn.adapters.snapshots.loss import Since, since_anchor
-from norn.adapters.snapshots.reading import Deadline, Reader, TookTooLong, reading
+from norn.adapters.snapshots.loss import Question, or_unknown, since_anchor
+from norn.adapters.snapshots.reading import Deadline, Reader, reading
 from norn.adapters.snapshots.tables import Table, tables_of
 from norn.domain.loss import Loss, TableLoss
 from norn.domain.snapshots import Anchor, TableState
@@ -30,34 +29,30 @@ async def loss_since(
     """
     found = []
     async with reading(url) as live:
-        since = await since_anchor(live, anchor)
+        question = Question(await since_anchor(live, anchor), states, table_timeout_s, "the restore")
         tables = {table.label: table for table in (await tables_of(live)).values()}
         derived = {str(row[0]) for row in await live.rows(_DERIVED)}  # what follows from tables is no loss of its own
         for label in sorted({*tables, *states} - derived):
-            table, state = tables.get(label), states.get(label)
-            found.append(await _table(live, label, table, state, since, Deadline(table_timeout_s)))
+            table = tables.get(label)
+            if table is None:
+                found.append(TableLoss(label, 0, states[label].rows))  # dropped since
+            else:
+                found.append(await or_unknown(label, table_timeout_s, _table(live, table, question)))
     return Loss.of(found)
 
 
-async def _table(
-    live: Reader, label: str, table: Table | None, state: TableState | None, since: Since | None, deadline: Deadline
-) -> TableLoss:
-    if table is None:
-        assert state is not None
-        return TableLoss(label, 0, state.rows)  # dropped since
+async def _table(live: Reader, table: Table, question: Question) -> TableLoss:
+    label, since, state = table.label, question.since, question.states.get(table.label)
     if since is None:
-        return TableLoss(label, None, None, "is in another database than at the restore")
-    try:
-        async with live.part():
-            rows, written, doubtful = await live.one(since.counts(table), deadline)
-    except (TookTooLong, psycopg.errors.QueryCanceled):
-        return TableLoss(label, None, None, "took too long to count")
-    except psycopg.errors.LockNotAvailable:
-        return TableLoss(label, None, None, "is locked")
+        return TableLoss(label, None, None, question.reason(table))
+    async with live.part():
+        rows, written, doubtful = await live.one(since.counts(table), Deadline(question.timeout_s))
     if state is None:
         return TableLoss(label, rows, 0)  # made since
-    if (state.oid, state.file) != (table.oid, table.file) or doubtful:
-        return TableLoss(label, None, None, "was rewritten since" if not doubtful else "was being written then")
+    if doubtful:
+        return TableLoss(label, None, None, "was being written then")
+    if reason := question.reason(table):
+        return TableLoss(label, None, None, reason)
     gone = state.rows - (rows - written)
     if gone == 0 or written == 0:
         return TableLoss(label, written, gone)

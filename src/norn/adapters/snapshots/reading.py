@@ -12,8 +12,8 @@ import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.rows import TupleRow
 
-from norn.adapters.postgres.sessions import CONNECT_TIMEOUT_S, Session, without_password
-from norn.errors import Unavailable
+from norn.adapters.postgres.sessions import CONNECT_TIMEOUT_S, Session, unavailable
+from norn.adapters.snapshots.text_form import TEXT_FORM
 
 _CATALOG_TIMEOUT_S = 60.0
 _LOCK_TIMEOUT = "2s"
@@ -21,23 +21,11 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 Query = sql.SQL | sql.Composed
 
-_SETTINGS = {
-    # The same value is to have the same text on both sides, whatever the database or the role sets.
+_SETTINGS = TEXT_FORM | {
     "search_path": "",
-    "DateStyle": "ISO, YMD",
-    "TimeZone": "UTC",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
-    "quote_all_identifiers": "off",
-    # An error, rather than rows that are silently left out.
-    "row_security": "off",
     "lock_timeout": _LOCK_TIMEOUT,
     # The snapshot is kept while the other side is read.
     "idle_in_transaction_session_timeout": "0",
-    # Compiling costs more than it saves in statements this short.
-    "jit": "off",
 }
 
 
@@ -133,10 +121,7 @@ async def reading(url: str) -> AsyncIterator[Reader]:
             yield reader
             await connection.rollback()
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise Unavailable(
-            f"The apps' PostgreSQL does not answer: {without_password(str(error), url)}",
-            hint="Look at NORN_POSTGRES_URL, or at services.postgres.url of the app.",
-        ) from None
+        raise unavailable(error, url) from None
 
 
 def _settings(server_version: int) -> dict[str, str]:
