@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 _NAME = re.compile(r"(?P<database>.+)_(?P<sha>[0-9a-f]{12})_(?P<at>\d{8}T\d{12}Z)\.dump\Z", re.DOTALL)
 _TIMESTAMP = "%Y%m%dT%H%M%S%fZ"
-_NAME_BYTES = 63
+NAME_BYTES = 63
 """PostgreSQL cuts longer names (NAMEDATALEN - 1)."""
 SIDECAR = ".json"
 """Instead of `.dump`: what is written down beside it."""
@@ -73,5 +73,5 @@ def former_name(database: str, at: datetime) -> str:
 
 def _beside(database: str, what: str, at: datetime) -> str:
     end = f"_{what}_{_stamp(at)}"
-    room = _NAME_BYTES - len(end.encode())
+    room = NAME_BYTES - len(end.encode())
     return database.encode()[:room].decode("utf-8", "ignore") + end

@@ -9,6 +9,8 @@ from typing import Any
 
 FORMAT = 1
 """Of the file beside a dump."""
+SPARE = 1.1
+"""Ten per cent more room than a dump, or a restored copy, is expected to take."""
 
 
 @dataclass(frozen=True, slots=True)

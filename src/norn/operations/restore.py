@@ -9,8 +9,8 @@ from typing import Any
 from norn.domain.loss import Loss
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import AppDatabase, Moment
-from norn.domain.snapshot_names import copy_name, former_name
-from norn.domain.snapshots import Snapshot
+from norn.domain.snapshot_names import NAME_BYTES, copy_name, former_name
+from norn.domain.snapshots import SPARE, Snapshot
 from norn.domain.store import Restore
 from norn.errors import Invalid, NoRoom, NotPossible, SchemaDiffers, SharedDatabase
 from norn.operations.app_databases import database_of, service_of, sharing, snapshot_of
@@ -18,9 +18,6 @@ from norn.operations.asking import ask
 from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once_operation, take_alone
-
-_SPARE = 1.1
-_NAME_BYTES = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ async def _refuse_other_schema(services: Services, app: str, database: AppDataba
 
 
 async def _make_sure_of_room(services: Services, database: AppDatabase, snapshot: Snapshot) -> None:
-    free, needed = await services.restores.free_bytes(database), round(snapshot.database_bytes * _SPARE)
+    free, needed = await services.restores.free_bytes(database), round(snapshot.database_bytes * SPARE)
     if free is not None and free < needed:
         raise NoRoom(
             f"The restored copy of {database.name} takes about {needed / 1e6:,.0f} MB beside the live one, and the "
@@ -126,8 +123,8 @@ async def _make_sure_of_room(services: Services, database: AppDatabase, snapshot
 
 
 async def _refuse_name(services: Services, database: AppDatabase, name: str) -> None:
-    if not name or "\0" in name or len(name.encode()) > _NAME_BYTES:
-        raise Invalid(f"{name!r} cannot be the name of a database.", hint=f"1 to {_NAME_BYTES} bytes.")
+    if not name or "\0" in name or len(name.encode()) > NAME_BYTES:
+        raise Invalid(f"{name!r} cannot be the name of a database.", hint=f"1 to {NAME_BYTES} bytes.")
     if await services.restores.exists(database, name):
         raise NotPossible(f"There is a database {name!r} already.", hint="Choose another name.")
 
@@ -172,7 +169,7 @@ class RestoreSteps:
             return
         snapshot = await snapshot_of(self._services, run.app, database.name, params["snapshot"])
         if await self._services.restores.free_bytes(database) is None:
-            needed = round(snapshot.database_bytes * _SPARE)
+            needed = round(snapshot.database_bytes * SPARE)
             await ask(run, self._services, {"about": "room", "neededBytes": needed, "message": _room(needed)})
         await self._services.restores.make_copy(database, snapshot, run.state["copy"], run.output.write)
         await run.checkpoint(copied=True)

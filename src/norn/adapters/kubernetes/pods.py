@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from norn.adapters.kubernetes.resources import Object, annotations_of, name_of, owner_of
 from norn.adapters.kubernetes.workload import Workload, digest_of
+from norn.domain.ports import Health
 from norn.domain.rollout import ContainerState, PodState, RolloutState
 
 _REVISION = "deployment.kubernetes.io/revision"
@@ -133,3 +134,30 @@ def running_digests(pods: Iterable[Object], name: str) -> set[str]:
             if container["name"] == name and (digest := digest_of(container.get("imageID", ""))):
                 found.add(digest)
     return found
+
+
+def template_of(pod: Object) -> Workload:
+    """The pod's own template, to compare with a Deployment's."""
+    return Workload({"metadata": pod["metadata"], "spec": {"template": {"spec": pod["spec"]}}})
+
+
+def health_of(workload: Workload, pods: Iterable[Object]) -> Health:
+    """What the kubelets say of the pods of the present template."""
+    states = [state for state in map(pod_state, pods) if not state.going]
+    reasons = [_why_not_ready(state) for state in states if not state.ready]
+    ready = sum(state.ready for state in states)
+    if not reasons and ready < workload.replicas:
+        reasons = [f"{ready} of {workload.replicas} pods are there"]
+    return Health(
+        wanted=workload.replicas,
+        ready=ready,
+        restarts=sum(container.restarts for state in states for container in state.containers),
+        message=reasons[0] if reasons else "",
+    )
+
+
+def _why_not_ready(state: PodState) -> str:
+    for container in state.containers:
+        if container.waiting or container.failed:
+            return f"{state.name}/{container.name}: {container.waiting or container.ended}"
+    return f"{state.name}: {state.unschedulable or state.failed or 'not ready'}"

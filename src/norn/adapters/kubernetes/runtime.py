@@ -14,7 +14,14 @@ from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
 from norn.adapters.kubernetes.pod_environment import ELSEWHERE, given_to_pods
-from norn.adapters.kubernetes.pods import Mark, newest_replica_set, pod_state, pods_of, running_digests
+from norn.adapters.kubernetes.pods import (
+    Mark,
+    health_of,
+    newest_replica_set,
+    pods_of,
+    running_digests,
+    template_of,
+)
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Object, Pod, Secret, Service
 from norn.adapters.kubernetes.rollouts import RolloutWatch
@@ -41,7 +48,6 @@ from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template
 from norn.domain.ports import Workload as Recorded
-from norn.domain.rollout import PodState
 from norn.domain.verdict import Finding
 from norn.errors import NotPossible, RolloutFailed, Stale
 
@@ -93,7 +99,7 @@ class KubernetesRuntime:
         selector = workload.obj["spec"]["selector"].get("matchLabels") or {}
         found = await self._cluster.list(Pod, selector)
         wanted = workload.images(list(workload.containers))
-        return [pod for pod in found if _template_of(pod).images(list(wanted)) == wanted]
+        return [pod for pod in found if template_of(pod).images(list(wanted)) == wanted]
 
     async def live(self, app: str) -> Live | None:
         """What rolled out last; an image changed by hand where somebody did. None where nothing ever rolled out."""
@@ -114,17 +120,7 @@ class KubernetesRuntime:
         workload = await self._workload(app)
         if workload is None or (workload.live is None and not workload.foreign):
             return None
-        states = [state for state in map(pod_state, await self._pods(workload)) if not state.going]
-        reasons = [_why_not_ready(state) for state in states if not state.ready]
-        ready = sum(state.ready for state in states)
-        if not reasons and ready < workload.replicas:
-            reasons = [f"{ready} of {workload.replicas} pods are there"]
-        return Health(
-            wanted=workload.replicas,
-            ready=ready,
-            restarts=sum(container.restarts for state in states for container in state.containers),
-            message=reasons[0] if reasons else "",
-        )
+        return health_of(workload, await self._pods(workload))
 
     async def findings(self, app: str) -> Sequence[Finding]:
         """Another deploy tool, no replicas, others that run the same image and would stay on it."""
@@ -393,17 +389,6 @@ class KubernetesRuntime:
 
 def _whatever_it_is(_workload: Workload) -> None:
     """Putting back wants no precondition of its own: not even that rollouts go on."""
-
-
-def _template_of(pod: Object) -> Workload:
-    return Workload({"metadata": pod["metadata"], "spec": {"template": {"spec": pod["spec"]}}})
-
-
-def _why_not_ready(state: PodState) -> str:
-    for container in state.containers:
-        if container.waiting or container.failed:
-            return f"{state.name}/{container.name}: {container.waiting or container.ended}"
-    return f"{state.name}: {state.unschedulable or state.failed or 'not ready'}"
 
 
 _NO_TEMPLATE = Template("webserver", 1, None, None, {}, (), 300.0)

@@ -19,16 +19,16 @@ from norn.adapters.postgres.sessions import Session, maintenance_url, session
 from norn.adapters.secrets import keep
 from norn.domain.infraspec import PostgresService
 from norn.domain.ports import AppDatabase, Output
+from norn.domain.snapshot_names import NAME_BYTES
 from norn.errors import NotPossible, Unavailable
 
 _ALONE = 0x6E6F726E  # "norn", for pg_advisory_lock: one operation on a database at a time
 _LOCK = 0x6E6F7264  # "nord", for pg_advisory_lock: databases are made one at a time
-_NAME_MAX = 63  # NAMEDATALEN - 1
 
 
 def role_of(app: str) -> str:
     """The role of an app: apps are DNS labels of at most 50 letters, so that the name fits and says whose it is."""
-    return f"app_{app.replace('-', '_')}"[:_NAME_MAX]
+    return f"app_{app.replace('-', '_')}"[:NAME_BYTES]
 
 
 class PostgresDatabases:

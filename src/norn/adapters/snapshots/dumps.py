@@ -27,15 +27,18 @@ from norn.adapters.together import together
 from norn.domain.catalog import Catalog
 from norn.domain.ports import AppDatabase, Output, Room
 from norn.domain.snapshot_names import SIDECAR, parse_snapshot_name, sidecar_name, snapshot_name
-from norn.domain.snapshots import Anchor, Snapshot, SnapshotOrder, TableState
+from norn.domain.snapshots import SPARE, Anchor, Snapshot, SnapshotOrder, TableState
 from norn.errors import NoRoom, ProgramFailed, SnapshotDamaged, SnapshotFailed, SnapshotMissing, StepFailed
 
 _PROGRESS_S = 1.0
 _PART = ".part"
-_SPARE = 1.1
-"""Ten per cent more room than a dump is expected to take."""
 _SHRINKS_TO = 0.5
 """What a dump takes of its tables' size, where there is no earlier one to go by: they are compressed."""
+_TABLES_BYTES: LiteralString = """
+SELECT coalesce(sum(pg_table_size(c.oid)), 0)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,36 +114,30 @@ class DumpSnapshots:
     async def _make_sure_of_room(self, holder: Session, database: AppDatabase) -> int:
         """The database's size in bytes. Raises NoRoom."""
         size = int(await _one(holder, "SELECT pg_database_size(current_database())"))
-        tables = int(
-            await _one(
-                holder,
-                "SELECT coalesce(sum(pg_table_size(c.oid)), 0) FROM pg_catalog.pg_class c "
-                "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-                "WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
-            )
-        )
-        expected = await asyncio.to_thread(self._expected_bytes, database.name, size, tables)
+        expected = await asyncio.to_thread(self._as_the_newest, database.name, size)
+        if expected is None:
+            expected = round(int(await _one(holder, _TABLES_BYTES)) * _SHRINKS_TO)
         room = await self.room()
-        if room.free_bytes < expected * _SPARE:
+        if room.free_bytes < expected * SPARE:
             raise NoRoom(
                 f"A snapshot of {database.name} takes about {_mb(expected)}, and {self._directory} has "
                 f"{_mb(room.free_bytes)} left.",
                 hint="Make room there (`norn prune`, fewer `artifacts.retain`), or set NORN_SNAPSHOTS_DIR. "
                 "`norn deploy --no-snapshot --reason WHY` goes on without.",
-                neededBytes=round(expected * _SPARE),
+                neededBytes=round(expected * SPARE),
                 freeBytes=room.free_bytes,
             )
         return size
 
-    def _expected_bytes(self, database: str, database_bytes: int, table_bytes: int) -> int:
-        """Of the next dump: as the newest one was, grown as the database has since."""
+    def _as_the_newest(self, database: str, database_bytes: int) -> int | None:
+        """What the next dump will take: as much as the newest one, grown as the database has since."""
         for name in self._names():
             parsed = parse_snapshot_name(name)
             if parsed is not None and parsed[0] == database:
                 with contextlib.suppress(SnapshotMissing, SnapshotDamaged):
                     newest = self._record(name)
                     return round(newest.size_bytes * max(1.0, database_bytes / max(newest.database_bytes, 1)))
-        return round(table_bytes * _SHRINKS_TO)
+        return None
 
     def _prepare(self, database: str, commit_sha: str) -> None:
         """The directory, without what an interrupted attempt at the same snapshot left behind."""

@@ -81,7 +81,7 @@ async def take_over(session: Session, live: str, copy: str) -> None:
     if found["owner"] != wanted["owner"]:
         owner = sql.Identifier(wanted["owner"])
         await session.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
-    await _take_over_privileges(session, live, copy, default=wanted["datacl"] is None)
+    await _take_over_privileges(session, live, copy, wanted)
     await _take_over_settings(session, live, copy)
     await session.execute(
         sql.SQL("ALTER DATABASE {} WITH CONNECTION LIMIT {} IS_TEMPLATE {}").format(
@@ -91,14 +91,13 @@ async def take_over(session: Session, live: str, copy: str) -> None:
     await session.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, sql.Literal(wanted["comment"])))
 
 
-async def _take_over_privileges(session: Session, live: str, copy: str, *, default: bool) -> None:
+async def _take_over_privileges(session: Session, live: str, copy: str, wanted: Mapping[str, Any]) -> None:
     database = sql.Identifier(copy)
     for who in {row[0] for row in await _rows(session, _PRIVILEGES, copy)} | {None}:
         await session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(database, _role(who)))
-    if default:  # what PostgreSQL gives everybody: nothing was ever granted or revoked
+    if wanted["datacl"] is None:  # what PostgreSQL gives everybody: nothing was ever granted or revoked
         await session.execute(sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO PUBLIC").format(database))
-        owner = (await properties_of(session, copy) or {})["owner"]
-        await session.execute(sql.SQL("GRANT ALL ON DATABASE {} TO {}").format(database, sql.Identifier(owner)))
+        await session.execute(sql.SQL("GRANT ALL ON DATABASE {} TO {}").format(database, _role(wanted["owner"])))
         return
     for who, privilege, grantable in await _rows(session, _PRIVILEGES, live):
         option = sql.SQL(" WITH GRANT OPTION" if grantable else "")

@@ -17,6 +17,7 @@ from norn.domain.infraspec.kinds import (
     Section,
     Text,
 )
+from norn.domain.snapshot_names import NAME_BYTES
 
 APP_MAX = 50
 MAX_REPLICAS = 100
@@ -58,7 +59,7 @@ _OWN_DATABASES = ("postgres", "template0", "template1")
 def _fits_postgres(name: str) -> str | None:
     if name in _OWN_DATABASES:
         return f"{name!r} is PostgreSQL's own"
-    return f"{name!r} is longer than 63 bytes" if len(name.encode()) > 63 else None
+    return f"{name!r} is longer than {NAME_BYTES} bytes" if len(name.encode()) > NAME_BYTES else None
 
 
 _DATABASE = Text(
