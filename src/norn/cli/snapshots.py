@@ -15,7 +15,6 @@ from norn.cli.transport import quote
 from norn.errors import EXIT_DONE, EXIT_REFUSED, Invalid
 
 _WITH_NAME = ("restore",)
-_ASKING = ("restore", "undo")
 
 
 def add_snapshots(parser: argparse.ArgumentParser) -> None:
