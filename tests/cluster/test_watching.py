@@ -93,9 +93,11 @@ async def test_an_older_state_never_replaces_a_newer_one(space: Namespace, clust
         await eventually(lambda: mirror.deployments.of("ordered"), "the object")
         old = mirror.deployments.of("ordered")["ordered"]
         await asyncio.to_thread(space.kubectl, "annotate", "deployment/ordered", "example.com/newer=yes")
-        new = await mirror.refresh("ordered")
+        await mirror.refresh("ordered")
+        newest = mirror.deployments.of("ordered")["ordered"]
+        assert newest["metadata"]["annotations"]["example.com/newer"] == "yes"
         mirror.deployments.put(old)
-        assert mirror.deployments.of("ordered")["ordered"] == new
+        assert mirror.deployments.of("ordered")["ordered"] is newest
 
 
 async def test_a_change_planned_on_an_old_copy_looks_again_and_decides_again(
