@@ -148,6 +148,12 @@ def test_the_way_back_is_counted_from_when_a_version_last_went_live() -> None:
     assert way_back("sha256:1", history, snapshots) == "before4"
 
 
+def test_a_version_that_was_gone_back_to_keeps_its_way_back_until_a_deploy_comes_again() -> None:
+    again = deployed(3, live=(3, None), version=1, kind=Kind.ROLLBACK)
+    history = [again, deployed(2, live=(2, 3)), deployed(1, live=(1, 2))]
+    assert way_back("sha256:1", history, [before(2, 1.9)]) == "before2"
+
+
 def test_a_version_that_no_deploy_has_followed_has_no_way_back() -> None:
     assert way_back("sha256:3", history_of(3), [before(3), before(2)]) is None
 

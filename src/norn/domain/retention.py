@@ -145,28 +145,30 @@ def _image(image: StoredImage, versions: Sequence[str], kept: Mapping[str, str],
 
 
 def way_back(digest: str, history: Sequence[Deployment], snapshots: Sequence[StoredSnapshot]) -> str | None:
-    """The snapshot with the data as a version left it: the first that a deploy took after it last went live."""
-    began = max(
-        (found.live_from for found in history if found.digest == digest and found.live_from is not None), default=None
-    )
-    if began is None:
-        return None
+    """The snapshot with the data as a version left it: the first that a deploy took of it.
+
+    Of the last time that it was live and a deploy came: a version that was gone back to has been live twice, and what
+    was taken the first time is the way back until a deploy comes again.
+    """
     deploys = {found.id for found in history}
-    after = [found for found in snapshots if found.taken_at >= began and found.operation_id in deploys]
-    first = min(after, key=lambda found: found.taken_at, default=None)
-    return first.name if first is not None and live_at(history, first.taken_at) == digest else None
+    taken = [found for found in snapshots if found.operation_id in deploys]
+    for deployment in (found for found in history if found.digest == digest):  # the last time first
+        within = [found for found in taken if was_live(deployment, found.taken_at)]
+        first = min(within, key=lambda found: found.taken_at, default=None)
+        if first is not None:
+            return first.name
+    return None
 
 
 def live_at(history: Sequence[Deployment], at: datetime) -> str | None:
     """The digest of what was live at a moment."""
-    for found in history:
-        if (
-            found.live_from is not None
-            and found.live_from <= at
-            and (found.live_until is None or at < found.live_until)
-        ):
-            return found.digest
-    return None
+    return next((found.digest for found in history if was_live(found, at)), None)
+
+
+def was_live(deployment: Deployment, at: datetime) -> bool:
+    """Whether a deployment was what was live at a moment."""
+    began, ended = deployment.live_from, deployment.live_until
+    return began is not None and began <= at and (ended is None or at < ended)
 
 
 def _snapshots(

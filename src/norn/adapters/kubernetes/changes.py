@@ -181,6 +181,29 @@ class Changes:
 
         await self._cluster.patiently(attempt)
 
+    # ---- how much of it runs -------------------------------------------------------------------------------------
+
+    async def scale(self, app: str, patch: Callable[[Workload], Sequence[Object]]) -> Workload:
+        """Change the number of replicas by what `patch` says of the Deployment as it is; nothing where it says nothing.
+
+        Raises RolloutFailed, Busy.
+        """
+
+        async def attempt() -> Workload:
+            for _ in range(_LOOKS):
+                workload = await self._workload(app, fresh=True)
+                operations = patch(workload)
+                if not operations:
+                    return workload
+                try:
+                    await self._patch(workload, operations)
+                except PatchTestFailed:
+                    continue
+                return await self._workload(app, fresh=True)
+            raise Busy(f"Somebody else scales {app} all the time.", hint="Look for an autoscaler, or a colleague.")
+
+        return await self._cluster.patiently(attempt)
+
     # ---- notes ---------------------------------------------------------------------------------------------------
 
     async def note(self, app: str, values: Mapping[str, str | None]) -> None:

@@ -139,7 +139,7 @@ class Mirror:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.deployments = Reflector(cluster, Deployment, name_of, self._wake)
         self.replica_sets = Reflector(cluster, ReplicaSet, lambda obj: owner_of(obj, "Deployment"), self._wake)
-        self.pods = Reflector(cluster, Pod, _app_of_pod, self._wake)
+        self.pods = Reflector(cluster, Pod, app_of_pod, self._wake)
         self._reflectors = (self.deployments, self.replica_sets, self.pods)
         self._answers = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -213,7 +213,7 @@ class Mirror:
                 del self._waiting[app]
 
 
-def _app_of_pod(pod: Object) -> str | None:
+def app_of_pod(pod: Object) -> str | None:
     """A pod belongs to a ReplicaSet `<app>-<hash>`."""
     replica_set = owner_of(pod, "ReplicaSet")
     return replica_set.rpartition("-")[0] if replica_set else None

@@ -128,7 +128,7 @@ class RolloutWatch:
         if before is not None:
             who = await autoscaler_of(self._cluster, self._app) or "somebody"
             self._line(f"{who} has changed the replicas from {before} to {workload.replicas} meanwhile")
-        elif workload.replicas == 0:
+        elif workload.replicas == 0 and not workload.halted:
             self._line(f"{self._app} is scaled to 0 replicas: nothing of it runs, and nothing will")
 
     def _pods(self, workload: Workload) -> Sequence[Object]:

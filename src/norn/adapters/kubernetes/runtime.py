@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 
 import structlog
 
 from norn.adapters.kubernetes import manifests
+from norn.adapters.kubernetes.adoption import plan_adoption
 from norn.adapters.kubernetes.changes import Changes, paused
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.direct import read_direct
+from norn.adapters.kubernetes.halts import Halts
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
 from norn.adapters.kubernetes.pod_environment import ELSEWHERE, given_to_pods
@@ -26,22 +27,18 @@ from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Object, Pod, Secret, Service
 from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.workload import (
-    ADOPTED,
     DEPLOYMENT,
     DIRECT,
     WAY_BACK,
     Note,
     Workload,
-    accepted,
     digest_of,
     last_manager,
     live_of,
-    made_live,
     main_container,
     recorded,
     reference_of,
     runs_image_of,
-    sharing,
 )
 from norn.domain import workloads
 from norn.domain.images import Image
@@ -70,6 +67,7 @@ class KubernetesRuntime:
         self._cluster = cluster
         self._mirror = Mirror(cluster)
         self._changes = Changes(cluster, self._mirror)
+        self._halts = Halts(cluster, self._mirror, self._changes)
         self._own_environment = own_environment
         self._marks: dict[str, Mark] = {}
 
@@ -169,36 +167,10 @@ class KubernetesRuntime:
                 hint=f"`norn deploy {app}` makes it.",
             )
         workload = Workload(obj)
-        if not workload.foreign and workload.change is not None:
-            if workload.change.deployment_id != deployment_id:
-                raise NotPossible(f"{app} is Norn's already.", hint=f"`norn status {app}`")
-            return Image(workload.change.image_tag, workload.change.digest, "")
-        key = main_container(workload, container)
-        if key is None:
-            names = ", ".join(name.partition("/")[2] for name in workload.containers)
-            raise NotPossible(
-                f"Which container of {app} is the app? There are {names}.",
-                hint=f"`norn adopt {app} --container NAME`",
-                containers=[found.name for found in workload.containers.values()],
-            )
-        image = workload.containers[key].image
-        digest = digest_of(image) or await self._digest_of_pods(workload, key)
-        tag = image.partition("@")[0]
-        note = Note(deployment_id, tag, digest, sharing(workload, key))
-        values = accepted(note, f"norn adopt ({deployment_id})") | made_live(note, datetime.now(UTC))
-        await self._changes.note(app, values | {ADOPTED: "true"})
-        return Image(tag, digest, "")
-
-    async def _digest_of_pods(self, workload: Workload, key: str) -> str:
-        """What the pods run for a tag; all of them the same, or there is no telling what to come back to."""
-        digests = running_digests(await self._pods(workload), key.partition("/")[2])
-        if len(digests) != 1:
-            what = "no pod runs" if not digests else f"its pods run {len(digests)} different images"
-            raise NotPossible(
-                f"{workload.name} cannot be adopted as it is: {what}.",
-                hint="Norn comes back to digests: adopt it while it runs well, with one image in all pods.",
-            )
-        return next(iter(digests))
+        adoption = plan_adoption(workload, await self._pods(workload), deployment_id, container)
+        if adoption.notes:
+            await self._changes.note(app, adoption.notes)
+        return adoption.image
 
     # ---- changing what runs --------------------------------------------------------------------------------------
 
@@ -276,6 +248,20 @@ class KubernetesRuntime:
         workload = await self._workload(app)
         if workload is not None:
             self._marks[app] = Mark.of(workload)
+
+    async def halt(self, app: str, output: Output) -> None:
+        """No replicas; an autoscaler leaves an app alone that has none."""
+        await self._halts.halt(app, output)
+
+    async def bring_back(self, app: str, timeout_s: float, output: Output) -> None:
+        """The replicas that `halt` has written down, all of them healthy. Raises RolloutFailed."""
+        await self._remember_mark(app)
+        workload = await self._halts.give_back(app, output)
+        await self.watch(app, workload.annotations.get(DEPLOYMENT, ""), timeout_s, output)
+
+    async def halted(self) -> Sequence[str]:
+        """Those that Norn has scaled to none, and not back."""
+        return self._halts.halted()
 
     async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
         """Raises RolloutFailed as soon as it is certain; complete means that every pod runs what was meant."""

@@ -33,6 +33,8 @@ DIRECT = PREFIX + "direct"
 """A rollback that was made without a server, to be taken into the history."""
 ADOPTED = PREFIX + "adopted"
 """Somebody else has made the Deployment: of its pod template only the image is Norn's."""
+REPLICAS_BEFORE = PREFIX + "replicas-before"
+"""How many replicas there were before the app was halted; while it stands there, none are to run."""
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 RESTARTED = PREFIX + "restarted"
 """In the pod template: a restart is meant to make new pods."""
@@ -125,6 +127,11 @@ class Workload:
     def replicas(self) -> int:
         """As many as are wanted now, whoever wants them."""
         return int(self.obj["spec"].get("replicas", 1))
+
+    @property
+    def halted(self) -> bool:
+        """Norn has ended all of it for a while, and gives the replicas back."""
+        return REPLICAS_BEFORE in self.annotations
 
     @property
     def revision(self) -> str:
@@ -292,6 +299,27 @@ def image_patch(workload: Workload, images: Mapping[str, str], note: Note, cause
     if resume and workload.paused:
         operations.append({"op": "remove", "path": "/spec/paused"})
     return operations + annotate(workload, accepted(note, cause))
+
+
+def halt_patch(workload: Workload) -> list[Object]:
+    """No replicas, and a note of how many there were; only if as many are wanted as was seen."""
+    operations: list[Object] = []
+    if "replicas" in workload.obj["spec"]:  # an older API server leaves the default out
+        operations.append({"op": "test", "path": "/spec/replicas", "value": workload.replicas})
+    operations.append({"op": "add", "path": "/spec/replicas", "value": 0})
+    return operations + ([] if workload.halted else annotate(workload, {REPLICAS_BEFORE: str(workload.replicas)}))
+
+
+def start_patch(workload: Workload) -> list[Object]:
+    """As many replicas as before `halt_patch`, where nobody has set another number since; the note is removed."""
+    before = workload.annotations[REPLICAS_BEFORE]
+    operations: list[Object] = [{"op": "test", "path": _pointer(REPLICAS_BEFORE), "value": before}]
+    if workload.replicas == 0:
+        operations += [
+            {"op": "test", "path": "/spec/replicas", "value": 0},
+            {"op": "replace", "path": "/spec/replicas", "value": int(before) if before.isdecimal() else 1},
+        ]
+    return operations + annotate(workload, {REPLICAS_BEFORE: None})
 
 
 def template_patch(workload: Workload, template: Object, note: Note, cause: str) -> list[Object]:

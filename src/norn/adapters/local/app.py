@@ -71,7 +71,7 @@ class LocalApp:
         if account := accounts.for_apps():
             os.chown(self.files.home, account.uid, account.gid)
 
-    async def start(self, name: str, image: Image, template: Template) -> Upstream:
+    async def start_replica(self, name: str, image: Image, template: Template) -> Upstream:
         """Start a replica; one that is there under this name is replaced, on its old port where that is free."""
         images = self._machine.images
         argv, directory = images.command(self.name, image.tag), images.directory(self.name, image.tag)
@@ -101,7 +101,7 @@ class LocalApp:
         instance = self.instance(name)
         if instance.status() is not None:
             return Upstream(name, instance.port)
-        return await self.start(name, image, template)
+        return await self.start_replica(name, image, template)
 
     async def remove_instances(self, names: Iterable[str]) -> None:
         """Stop replicas, all at once, and remove what they left."""
@@ -116,7 +116,7 @@ class LocalApp:
         """
         template, image = desired.template, desired.image
         deadline = asyncio.get_running_loop().time() + timeout_s
-        names = [f"{desired.generation}-{number}" for number in range(1, template.replicas + 1)]
+        names = _names(desired)
         output(f"starting {image.tag}: {_count(len(names), 'process', 'processes')}\n")
         try:
             upstreams = [await self.adopt_or_start(name, image, template) for name in names]
@@ -146,11 +146,17 @@ class LocalApp:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def roll_out(self, desired: Desired, timeout_s: float, output: Output) -> Active:
-        """Bring a generation up and write down that it is live. Raises as `bring_up`, and PortInUse."""
+        """Bring a generation up, or, of a halted app, none of it, and write down that it is live.
+
+        Raises as `bring_up`, and PortInUse.
+        """
         port = desired.template.port if desired.template.role == "webserver" else None
         if port is not None:
             await asyncio.to_thread(self.front.check_port, port)
-        upstreams = await self.bring_up(desired, timeout_s, output)
+        if self.files.halted:
+            upstreams: Sequence[Upstream] = [Upstream(name, None) for name in _names(desired)]
+        else:
+            upstreams = await self.bring_up(desired, timeout_s, output)
         if port is not None:
             await self.front.ensure(port)
         return await self.make_live(desired, upstreams)
@@ -170,9 +176,14 @@ class LocalApp:
         return active
 
     async def settle(self, active: Active | None, output: Output, *, but: frozenset[str] = frozenset()) -> None:
-        """What is live gets all requests; what is not (nor in `but`) answers what it has begun, and goes."""
+        """What is live gets all requests; what is not (nor in `but`) answers what it has begun, and goes.
+
+        Of a halted app everything goes, and its port answers that nothing runs.
+        """
         if active is not None and active.port is not None:
             await self.front.ensure(active.port)
+        if active is not None and self.files.halted:
+            active = dataclasses.replace(active, upstreams=())
         await self.front.switch(active)
         going = set(self.files.instance_names()) - (active.instances if active else frozenset()) - but
         await self._drain(going, output)
@@ -202,7 +213,7 @@ class LocalApp:
     async def reconcile(self, output: Output) -> None:
         """What is live runs, and what belongs to nothing does not. The caller holds the lock."""
         active, pending = self.files.active(), self.files.pending()
-        if active is not None:
+        if active is not None and not self.files.halted:
             upstreams = [
                 await self.adopt_or_start(item.instance, active.image, active.template) for item in active.upstreams
             ]
@@ -214,10 +225,23 @@ class LocalApp:
         )
         await self.settle(active, output, but=coming)
 
+    async def start(self, timeout_s: float, output: Output) -> None:
+        """What is live runs, halted or not until now. Raises RolloutFailed where it does not become ready."""
+        await asyncio.to_thread(self.files.unhalt)
+        await self.reconcile(output)
+        active = self.files.active()
+        if active is not None:
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            await self._all_ready(sorted(active.instances), active.template, deadline, output)
+
     async def stop(self) -> None:
         """End all processes; what was live is remembered."""
         await self.front.stop()
         await asyncio.gather(*(self.instance(name).stop() for name in self.files.instance_names()))
+
+
+def _names(desired: Desired) -> list[str]:
+    return [f"{desired.generation}-{number}" for number in range(1, desired.template.replicas + 1)]
 
 
 def _count(number: int, one: str, many: str) -> str:

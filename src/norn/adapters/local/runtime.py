@@ -158,6 +158,24 @@ class LocalRuntime:
         release = Release(app, active.deployment_id, active.image, active.template)
         await self._accept(found, _Change(operation_id, release))
 
+    async def halt(self, app: str, output: Output) -> None:
+        """End all processes; the port answers 503 until `bring_back`."""
+        found = self._app(app)
+        async with found.lock:
+            await asyncio.to_thread(found.prepare)
+            await asyncio.to_thread(found.files.halt)
+            await found.settle(found.files.active(), output)
+
+    async def bring_back(self, app: str, timeout_s: float, output: Output) -> None:
+        """What is live, as many processes as its template says. Raises RolloutFailed."""
+        found = self._app(app)
+        async with found.lock:
+            await found.start(timeout_s, output)
+
+    async def halted(self) -> Sequence[str]:
+        """Those whose processes are to stay ended."""
+        return [app for app in await asyncio.to_thread(self._known) if self._app(app).files.halted]
+
     async def _accept(self, app: LocalApp, change: _Change) -> None:
         release = change.release
         async with app.lock:

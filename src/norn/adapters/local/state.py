@@ -168,6 +168,20 @@ class AppFiles:
             path.unlink()
             files.sync_directory(self.directory)
 
+    @property
+    def halted(self) -> bool:
+        """Nothing of the app is to run, whatever is live."""
+        return (self.directory / "halted").exists()
+
+    def halt(self) -> None:
+        """Durable on return."""
+        (self.directory / "halted").touch(0o600)
+        files.sync_directory(self.directory)
+
+    def unhalt(self) -> None:
+        (self.directory / "halted").unlink(missing_ok=True)
+        files.sync_directory(self.directory)
+
     def write_active(self, active: Active) -> None:
         files.write_json(self.directory / "active.json", active.to_json())
 

@@ -262,6 +262,22 @@ class Runtime(Protocol):
         """Replace all processes by new ones of the same image and template. Durable on return."""
         ...
 
+    async def halt(self, app: str, output: Output) -> None:
+        """End all that runs of an app and keep it so until `bring_back`; how much ran is remembered, durably.
+
+        What is changed meanwhile (`set_image`, `watch`) is live without running. Returns once nothing runs any more;
+        requests are answered with an error by then. Raises RolloutFailed where it does not end.
+        """
+        ...
+
+    async def bring_back(self, app: str, timeout_s: float, output: Output) -> None:
+        """Run as much as before `halt`, and see it healthy. Of an app that runs: only that. Raises RolloutFailed."""
+        ...
+
+    async def halted(self) -> Sequence[str]:
+        """The apps that `halt` has ended and `bring_back` has not brought back."""
+        ...
+
     async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
         """Bring the accepted change of `deployment_id` to its end, without losing a request; returns once all of it
         is live and what was before is gone.
