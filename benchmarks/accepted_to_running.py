@@ -36,7 +36,7 @@ async def measure(url: str) -> list[float]:
     async def note(run: Run) -> None:
         began[run.id] = time.perf_counter()
 
-    engine = Engine(store, {OperationKind.RESTART: Procedure((Step("note", note),))}, new_id())
+    engine = Engine(store, lambda _: Procedure((Step("note", note),)), new_id())
     changes = Changes()
 
     async def listen() -> None:

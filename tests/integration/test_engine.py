@@ -87,7 +87,7 @@ async def claim(store: PostgresStore, server: str, id_: str, lease_s: float = 60
 @asynccontextmanager
 async def working(store: PostgresStore, *steps: Step, server: str = "", **more: Any) -> AsyncIterator[Engine]:
     """A server that works on operations, as long as the block lasts."""
-    engine = Engine(store, {KIND: Procedure(steps)}, server or new_id(), **more)
+    engine = Engine(store, lambda _: Procedure(steps), server or new_id(), **more)
 
     async def listen() -> None:
         async for payload in store.notifications():
@@ -306,7 +306,7 @@ async def test_an_engine_that_is_stopped_as_it_is_woken_stops(
         looked.set()
 
     monkeypatch.setattr(store, "claim", nothing)
-    engine = Engine(store, {}, new_id())
+    engine = Engine(store, lambda _: Procedure(()), new_id())
     await engine.start()
     await looked.wait()
     await asyncio.sleep(0)  # it waits for the next wake-up now

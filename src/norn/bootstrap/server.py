@@ -36,10 +36,12 @@ from norn.operations.deploy import deploy_procedure
 from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
+from norn.operations.procedures import Procedures
 from norn.operations.prune import prune_all, prune_procedure
 from norn.operations.restart import restart_procedure
 from norn.operations.restore import restore_procedure
 from norn.operations.rollback import rollback_procedure
+from norn.operations.rollback_with_data import bring_back_forgotten, rollback_with_data_procedure
 from norn.operations.services import Services, new_id
 from norn.operations.snapshot import snapshot_procedure
 from norn.operations.verify import verify_procedure, verify_unasked
@@ -47,6 +49,7 @@ from norn.operations.verify import verify_procedure, verify_unasked
 log = structlog.get_logger(__name__)
 
 _RECONCILE_S = 3.0
+_HALTED_S = 5.0
 _TIDY_S = 3_600.0
 _VERIFY_S = 60.0
 _RETENTION_S = 86_400.0
@@ -93,16 +96,7 @@ class Server:
         )
         self.engine = Engine(
             self._store,
-            {
-                OperationKind.DEPLOY: deploy_procedure(self.services),
-                OperationKind.ROLLBACK: rollback_procedure(self.services),
-                OperationKind.RESTART: restart_procedure(self.services),
-                OperationKind.ADOPT: adopt_procedure(self.services),
-                OperationKind.SNAPSHOT: snapshot_procedure(self.services),
-                OperationKind.VERIFY: verify_procedure(self.services),
-                OperationKind.RESTORE: restore_procedure(self.services),
-                OperationKind.PRUNE: prune_procedure(self.services),
-            },
+            _procedures(self.services),
             new_id(),
             point=_kill_point(os.environ.get(KILL_AT)),
             ended=self.metrics.operation,
@@ -112,6 +106,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
+            asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
             asyncio.create_task(self._repeat("verify", _VERIFY_S, lambda: verify_unasked(self.services), _VERIFY_S)),
             asyncio.create_task(self._repeat("retention", _RETENTION_S, lambda: prune_all(self.services), _SETTLED_S)),
@@ -175,6 +170,21 @@ class Server:
         if self._installation.cluster is not None:
             parts["cluster"] = await _state(self._installation.cluster.reachable())
         return parts
+
+
+def _procedures(services: Services) -> Procedures:
+    by_kind = {
+        OperationKind.DEPLOY: deploy_procedure(services),
+        OperationKind.ROLLBACK: rollback_procedure(services),
+        OperationKind.RESTART: restart_procedure(services),
+        OperationKind.ADOPT: adopt_procedure(services),
+        OperationKind.SNAPSHOT: snapshot_procedure(services),
+        OperationKind.VERIFY: verify_procedure(services),
+        OperationKind.RESTORE: restore_procedure(services),
+        OperationKind.PRUNE: prune_procedure(services),
+    }
+    with_data = rollback_with_data_procedure(services)
+    return lambda operation: with_data if operation.params.get("withData") else by_kind[operation.kind]
 
 
 async def _state(check: Awaitable[object]) -> dict[str, Any]:

@@ -36,7 +36,21 @@ def _reasons(deployment: Document) -> list[str]:
         return []
     lines = [f"  why: {target['why']}"]
     lines += [f"  passed over {skip['imageTag']}: {skip['why']}" for skip in target["skipped"]]
-    return lines
+    return lines + _data(target.get("restore"))
+
+
+def _data(restore: Document | None) -> list[str]:
+    """Which data comes back with it, how old it is, and for how long the app would be down."""
+    if restore is None:
+        return []
+    from norn.cli.output import ago
+
+    if restore["snapshot"] is None:
+        what = "the database that the restore has put aside"
+    else:
+        verified = f"verified {ago(restore['verifiedAt'])}" if restore["verifiedAt"] else "never verified"
+        what = f"{restore['snapshot']}, {ago(restore['takenAt'])}, {verified}"
+    return [f"  data: {what}", f"  down for about {restore['expectedDowntimeS']:g} s while the databases are swapped"]
 
 
 def show_plan(plan: Document) -> str:

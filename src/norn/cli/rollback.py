@@ -27,6 +27,7 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
         "  norn rollback myapp --to myapp:3f2a91c to any version in `norn history myapp`, newer ones too\n"
         "  norn rollback myapp --further          further back than the rollback that has just run\n"
         "  norn rollback myapp --reason 'checkout answers 500'\n"
+        "  norn rollback myapp --restore-snapshot with the data as that version left it; asks first\n"
         "  norn rollback myapp --direct           while Norn itself is down: a kubeconfig is enough"
     )
     parser.add_argument("app")
@@ -39,6 +40,13 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="go on although the verdict is unsafe")
     parser.add_argument("--template", action="store_true", help="restore the target's whole template, too")
     parser.add_argument("--resume", action="store_true", help="let rollouts that somebody has paused go on with this")
+    parser.add_argument(
+        "--restore-snapshot", action="store_true", help="bring the data back as well, as the version left it"
+    )
+    parser.add_argument("--yes", action="store_true", help="with --restore-snapshot: yes to what would be lost")
+    parser.add_argument(
+        "--affects", metavar="APP", action="append", default=[], help="another app on the database goes back with it"
+    )
     parser.add_argument("--no-wait", action="store_true", help="return once the runtime has accepted the change")
     parser.add_argument("--timeout", help="wait no longer than this (90s, 5m); it goes on, exit 6")
     parser.add_argument("--direct", action="store_true", help="without a server: a kubeconfig is enough")
@@ -57,6 +65,12 @@ def run(context: Context) -> int:
         "template": args.template,
         "resume": args.resume,
     }
+    if args.restore_snapshot:
+        if not args.dry_run and not args.no_wait:
+            from norn.cli.confirming import make_sure_somebody_answers
+
+            make_sure_somebody_answers(context)
+        body |= {"restoreSnapshot": True, "affects": args.affects, "confirm": args.yes}
     if args.to is not None:
         body["imageTag"] = args.to
     if args.from_ is not None:
@@ -66,6 +80,10 @@ def run(context: Context) -> int:
         context.printer.result(reply, lambda: show_plan(reply))
         return EXIT_DONE
     announce(context, reply)
+    if args.restore_snapshot and not args.no_wait:
+        from norn.cli.confirming import see_rollback_with_data
+
+        return see_rollback_with_data(context, reply["id"], unchanged=reply["unchanged"])
     if args.no_wait:
         if not reply.get("accepted", True) and reply["status"] not in ("failed", "cancelled"):
             raise StillRunning(
@@ -88,10 +106,17 @@ def _direct(context: Context) -> int:
     import os
 
     args = context.args
-    if args.to is not None or args.further or args.template or args.no_wait or args.from_ is not None:
+    if (
+        args.to is not None
+        or args.further
+        or args.template
+        or args.no_wait
+        or args.from_ is not None
+        or args.restore_snapshot
+    ):
         raise Invalid(
             "--direct goes to the version that is noted on the Kubernetes Deployment, and waits for it; --to, --from, "
-            "--further, --template and --no-wait want a server.",
+            "--further, --template, --restore-snapshot and --no-wait want a server.",
             hint=f"`kubectl set image deployment/{args.app} CONTAINER=IMAGE` sets any image.",
         )
     words = [f"--direct={args.app}", f"--reason={args.reason}"]

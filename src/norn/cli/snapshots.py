@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from norn.cli.confirming import follow_and_answer, make_sure_somebody_answers, see_rollback_with_data
 from norn.cli.context import Context
 from norn.cli.follow import follow
 from norn.cli.operations import ended
@@ -71,32 +71,15 @@ def run(context: Context) -> int:
 def _ask_and_follow(context: Context, path: str, more: Mapping[str, Any]) -> int:
     """Request it, show what it asks, pass on the answer, and follow it to its end."""
     args = context.args
-    if not args.yes and not args.into and not context.printer.interactive:
-        raise Invalid(
-            "This asks before it goes on, and there is no terminal to ask at.",
-            hint="--yes says yes to what would be lost; `norn confirm ID` says so later, by HTTP too.",
-        )
+    if not args.into:
+        make_sure_somebody_answers(context)
     body = {"affects": args.affects, "confirm": args.yes, "reason": args.reason} | dict(more)
-    operation = context.client.request("POST", path, body)
-    while True:
-        operation = follow(context, operation["id"], lambda found: bool(found.get("asks")), args.timeout)
-        if not operation.get("asks"):
-            return ended(context, operation)
-        url = f"/api/operations/{quote(operation['id'])}"
-        if not _confirmed(operation["asks"]):
-            context.client.request("POST", f"{url}/cancel", {"reason": "not confirmed"})
-            ended(context, follow(context, operation["id"], lambda _: False, args.timeout))
-            return EXIT_REFUSED
-        context.client.request("POST", f"{url}/confirm")
-
-
-def _confirmed(asks: Mapping[str, Any]) -> bool:
-    if asks["about"] == "loss":
-        lost = asks["message"] or "nothing that was written since is lost"
-        print(f"What would be lost:\n{lost}\nSwap the databases? [y/N] ", end="", file=sys.stderr, flush=True)
-    else:
-        print(f"{asks['message']} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    requested = context.client.request("POST", path, body)
+    if requested["kind"] == "rollback":  # the code went back with the data, and comes forward with it
+        return see_rollback_with_data(context, requested["id"])
+    operation, agreed = follow_and_answer(context, requested["id"], lambda _: False)
+    status = ended(context, operation)
+    return status if agreed else EXIT_REFUSED
 
 
 def add_prune(parser: argparse.ArgumentParser) -> None:

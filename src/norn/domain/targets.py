@@ -205,6 +205,11 @@ def ensured_target(live: Deployment, stopped_image_tag: str, now: datetime) -> T
     return Target(live, why, live.live_for(now))
 
 
+def its_data_target(deployment: Deployment, now: datetime) -> Target:
+    """The version that the code alone has gone back to: what is missing is its data."""
+    return Target(deployment, "the code has gone back to it, and its data has not", deployment.live_for(now))
+
+
 def goes_back(target: Deployment, live: LiveVersion | None) -> bool:
     """Whether this is a rollback proper (marks and quarantines what it replaces) and not rolling forward again."""
     return live is None or live.deployment is None or target.origin_seq < live.deployment.origin_seq

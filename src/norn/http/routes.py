@@ -138,6 +138,9 @@ async def post_rollback(
         force=body.force,
         resume=body.resume,
         dry_run=body.dry_run,
+        restore_snapshot=body.restore_snapshot,
+        affects=tuple(body.affects),
+        confirm=body.confirm,
     )
     reply = await rollback_plan.request_rollback(context.services, request, caller)
     if reply.deployment is None:

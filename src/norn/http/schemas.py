@@ -38,6 +38,13 @@ class RollbackBody(_Body):
     force: bool = Field(default=False, description="Go on although the verdict is unsafe.")
     resume: bool = Field(default=False, description="Let rollouts that somebody has paused go on with this.")
     dry_run: bool = Field(default=False, description="Only say what would be done.")
+    restore_snapshot: bool = Field(
+        default=False, description="Bring the data back as well, as the version left it; asks before it goes on."
+    )
+    affects: list[Name] = Field(
+        default_factory=list, max_length=1_000, description="With data: the other apps that use the database."
+    )
+    confirm: bool = Field(default=False, description="With data: yes to what would be lost, without being asked.")
 
 
 class AdoptBody(_Body):

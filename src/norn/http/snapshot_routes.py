@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from norn.http import schemas
 from norn.http.answers import AppName, accepted, problems
 from norn.http.requests import CallerOf, ServicesOf
-from norn.operations import overview, prune, restore, snapshot, verify
+from norn.operations import overview, prune, restore, snapshot, undo, verify
 
 SnapshotName = Annotated[
     str,
@@ -78,10 +78,10 @@ async def post_restore(
 async def post_undo(
     app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.UndoBody | None = None
 ) -> JSONResponse:
-    """Take the last restore back: what was live before it is live again."""
+    """Take the last restore back: what was live before it is live again, the code too where it went back with it."""
     body = body or schemas.UndoBody()
     request = restore.RestoreRequest(app, None, None, tuple(body.affects), body.confirm, body.reason)
-    return accepted(await restore.request_restore(services, request, caller))
+    return accepted(await undo.request_undo(services, request, caller))
 
 
 @router.post(

@@ -18,11 +18,11 @@ from typing import Any
 
 import structlog
 
-from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.operations import Operation, OperationStatus, StepStatus
 from norn.domain.store import Claim, Fenced, Store
 from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed
 from norn.operations.output import CHUNK_CHARS, StepOutput
-from norn.operations.procedures import Outcome, Procedure, Run, Step
+from norn.operations.procedures import Outcome, Procedure, Procedures, Run, Step
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class Engine:
     def __init__(
         self,
         store: Store,
-        procedures: Mapping[OperationKind, Procedure],
+        procedures: Procedures,
         server_id: str,
         *,
         capacity: int = 16,
@@ -194,7 +194,7 @@ class Engine:
 
     async def _execute(self, run: Run, claim: Claim) -> Outcome:
         operation = claim.operation
-        procedure = self._procedures[operation.kind]
+        procedure = self._procedures(operation)
         if claim.undoing:
             return await self._undo(run, procedure, operation.error or {})
         if operation.claims > MAX_CLAIMS:

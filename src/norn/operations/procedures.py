@@ -72,3 +72,7 @@ class Procedure:
 
     steps: Sequence[Step]
     ends: Callable[[Run, Fenced, Outcome], Awaitable[None]] | None = None
+
+
+Procedures = Callable[[Operation], Procedure]
+"""What an operation is made of, by its kind and what was asked for; the same for as long as the operation lives."""

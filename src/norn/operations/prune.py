@@ -10,13 +10,14 @@ import structlog
 
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import Bounds
-from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, StoredSnapshot, plan_retention
+from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, plan_retention
 from norn.domain.targets import Target
 from norn.errors import Busy, InfraspecInvalid, NornError, Unavailable
 from norn.operations.app_databases import database_of
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once_operation, take_alone
 from norn.operations.versions import find_target, live_version
+from norn.operations.way_back import for_retention, stored_snapshots
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ async def plan_of(services: Services, app_name: str, except_operation: str = "")
     app = await services.source.app(app_name)
     spec = await services.source.infraspec(app)
     store, now = services.store, await services.store.now()
-    history, rows = await store.deployments(app=app.name, limit=_HISTORY), await store.snapshots(app.name)
+    history = await store.deployments(app=app.name, limit=_HISTORY)
     restores, active = await store.restores(app.name), await store.active_operations(app.name)
     live = await live_version(services, app.name)
     target = await find_target(services, app.name, live, now)
@@ -42,12 +43,7 @@ async def plan_of(services: Services, app_name: str, except_operation: str = "")
         target.deployment.digest if isinstance(target, Target) else None,
         frozenset(await _used(services, used)) | {former.name for former in formers if used},
     )
-    names = set(await services.snapshots.names())
-    snapshots = [
-        StoredSnapshot(row["name"], row["taken_at"], row["operation_id"], row["kept"])
-        for row in rows
-        if row["name"] in names
-    ]
+    snapshots = for_retention(await stored_snapshots(services, app.name))
     images = await services.images.stored(app.name, await store.built_images(app.name))
     return plan_retention(
         history,

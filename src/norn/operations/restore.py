@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from norn.domain.durations import format_duration
 from norn.domain.loss import Loss
 from norn.domain.operations import Operation, OperationKind
-from norn.domain.ports import AppDatabase, Moment
+from norn.domain.ports import AppDatabase, AppDirectory, Moment
 from norn.domain.snapshot_names import NAME_BYTES, copy_name, former_name
 from norn.domain.snapshots import SPARE, Snapshot
-from norn.domain.store import Restore
+from norn.domain.store import Fenced, Restore
 from norn.errors import Invalid, NoRoom, NotPossible, SchemaDiffers, SharedDatabase
 from norn.operations.app_databases import database_of, service_of, sharing, snapshot_of
 from norn.operations.asking import ask
@@ -51,15 +52,13 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
             params["undo"] = (await last_restore(services, app.name, database)).id
         else:
             snapshot = await snapshot_of(services, app.name, database.name, request.name)
-            await _make_sure_of_room(services, database, snapshot)
+            await make_sure_of_room(services, database, snapshot)
             if request.into is not None:
                 await _refuse_name(services, database, request.into)
             else:
                 await _refuse_other_schema(services, app.name, database, snapshot)
         if request.into is None:
-            others = await sharing(services, app.name, await service_of(services, app))
-            refuse_surprise(database, others, request.affects)
-            await refuse_obstacles(services, database)
+            await make_sure_of_swap(services, app, database, request.affects)
         return await take_alone(services, app.name, OperationKind.RESTORE, caller, request.reason, params)
 
     return await once_operation(services, caller, take)
@@ -79,7 +78,17 @@ async def last_restore(services: Services, app: str, database: AppDatabase) -> R
     raise NotPossible(f"There is no restore of {app} to take back.", hint=f"`norn snapshots list {app}`")
 
 
-def refuse_surprise(database: AppDatabase, others: Sequence[str], affects: Sequence[str]) -> None:
+async def make_sure_of_swap(
+    services: Services, app: AppDirectory, database: AppDatabase, affects: Sequence[str]
+) -> None:
+    """Raises SharedDatabase where others would be taken by surprise, NotPossible where something is in the way."""
+    _refuse_surprise(database, await sharing(services, app.name, await service_of(services, app)), affects)
+    obstacles = await services.restores.obstacles(database)
+    if obstacles:
+        raise NotPossible(f"{database.name} cannot be swapped now: {'; '.join(obstacles)}.", obstacles=list(obstacles))
+
+
+def _refuse_surprise(database: AppDatabase, others: Sequence[str], affects: Sequence[str]) -> None:
     """Whoever restores a shared database has to know whose it is, too. Raises SharedDatabase."""
     missing = [other for other in others if other not in affects]
     if missing:
@@ -92,25 +101,25 @@ def refuse_surprise(database: AppDatabase, others: Sequence[str], affects: Seque
         )
 
 
-async def refuse_obstacles(services: Services, database: AppDatabase) -> None:
-    """Raises NotPossible where something would be in the way of the swap."""
-    obstacles = await services.restores.obstacles(database)
-    if obstacles:
-        raise NotPossible(f"{database.name} cannot be swapped now: {'; '.join(obstacles)}.", obstacles=list(obstacles))
-
-
 async def _refuse_other_schema(services: Services, app: str, database: AppDatabase, snapshot: Snapshot) -> None:
     difference = await services.restores.differences(database, snapshot)
     if difference:
         raise SchemaDiffers(
             f"{snapshot.name} has another schema than what is live, which could not run on it: {difference.summary()}.",
-            hint="`--into DATABASE` restores it beside the live one; docs/data.md has the way by hand, together with "
-            f"`norn rollback {app}` to the version of that time.",
+            hint=f"{await _way_with_code(services, app, snapshot)}; `--into DATABASE` restores it beside the live one.",
             differences=difference.summary(50),
         )
 
 
-async def _make_sure_of_room(services: Services, database: AppDatabase, snapshot: Snapshot) -> None:
+async def _way_with_code(services: Services, app: str, snapshot: Snapshot) -> str:
+    """The command that brings the version of that time back together with the data, where there is one."""
+    deploy = await services.store.deployment(snapshot.operation_id) if snapshot.operation_id else None
+    version = f" --to {deploy.from_image_tag}" if deploy is not None and deploy.from_image_tag else ""
+    return f"`norn rollback {app}{version} --restore-snapshot` brings back the version of that time and its data"
+
+
+async def make_sure_of_room(services: Services, database: AppDatabase, snapshot: Snapshot) -> None:
+    """Raises NoRoom where the database server is known to have too little for the copy."""
     free, needed = await services.restores.free_bytes(database), round(snapshot.database_bytes * SPARE)
     if free is not None and free < needed:
         raise NoRoom(
@@ -184,8 +193,8 @@ class RestoreSteps:
         finally:
             await self._exclusive.let_go(run)
 
-    async def compare(self, run: Run) -> None:
-        """Say what would be lost, and wait for a yes."""
+    async def compare(self, run: Run, downtime_s: float | None = None) -> None:
+        """Say what would be lost, and how long the app would be down, and wait for a yes."""
         database = await database_of(self._services, run.app)
         if run.operation.params["into"] is not None:
             run.output.line("the live database stays: nothing is lost")
@@ -195,7 +204,11 @@ class RestoreSteps:
         moment = await self._services.restores.moment(database, run.state["copy"])
         await run.checkpoint(loss=loss.to_json(), moment=moment.to_json())
         run.output.write(f"{loss.text()}\n")
-        await ask(run, self._services, {"about": "loss", "loss": loss.to_json(), "message": loss.text()})
+        facts: dict[str, Any] = {"about": "loss", "loss": loss.to_json(), "message": loss.text()}
+        if downtime_s is not None:
+            facts["expectedDowntimeS"] = downtime_s
+            run.output.line(f"{run.app} is to be stopped for about {format_duration(round(downtime_s))}")
+        await ask(run, self._services, facts)
 
     async def _loss(self, run: Run, database: AppDatabase) -> Loss:
         if run.operation.params.get("undo"):
@@ -214,28 +227,46 @@ class RestoreSteps:
             run.state["result"] = {"database": into, "snapshot": run.operation.params["snapshot"]}
             await self._exclusive.let_go(run)
             return
+        await self.put_in_place(run, database)
+        async with run.transaction() as transaction:
+            await transaction.save(run.state)
+            await self.note(run, transaction)
+            await transaction.mark(accepted=True, committed=True)
+        await self.let_go(run)
+
+    async def put_in_place(self, run: Run, database: AppDatabase) -> None:
+        """Swap the databases; nobody has heard of it yet."""
         await self._exclusive.have(run, database)
-        former, snapshot = run.state["former"], run.operation.params["snapshot"]
+        former = run.state["former"]
         await self._services.restores.swap(database, run.state["copy"], former, run.output.write)
         run.state["swapped"] = True
         run.state["result"] = {
-            "database": database.name, "former": former, "snapshot": snapshot, "loss": run.state["loss"]
-        }  # fmt: skip
-        async with run.transaction() as transaction:
-            await transaction.save(run.state)
-            await transaction.add_restore(
-                database.name, former, snapshot, run.operation.params.get("undo"), run.state["moment"]
-            )
-            await transaction.mark(accepted=True, committed=True)
+            "database": database.name,
+            "former": former,
+            "snapshot": run.operation.params["snapshot"],
+            "loss": run.state["loss"],
+        }
         run.output.line(f"`norn snapshots undo {run.app}` takes it back; {former} is kept until then")
+
+    async def note(self, run: Run, transaction: Fenced) -> None:
+        """The swap stays: it can be undone from now on."""
+        params, result = run.operation.params, run.state["result"]
+        await transaction.add_restore(
+            result["database"], result["former"], params["snapshot"], params.get("undo"), run.state["moment"]
+        )
+
+    async def let_go(self, run: Run) -> None:
+        """Others may be at work on the database again."""
         await self._exclusive.let_go(run)
 
     async def swap_back(self, run: Run) -> None:
         """Where the databases have been swapped and nobody has heard of it yet: as it was."""
-        if run.operation.params["into"] is None:
+        if run.operation.params["into"] is None and "former" in run.state:
             database, copy, former = await database_of(self._services, run.app), run.state["copy"], run.state["former"]
             if await self._services.restores.exists(database, former):
                 await self._services.restores.swap(database, former, copy, run.output.write)
+            run.state.pop("result", None)
+            await run.checkpoint(swapped=False)
 
     async def _undone(self, run: Run) -> Restore:
         undo = run.operation.params["undo"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from norn.domain.deployments import Deployment, Status
 from norn.domain.images import Image
 from norn.domain.ports import Release, Switch
@@ -14,6 +16,12 @@ from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.rollback_plan import nothing_to_roll_back_to, prepared, prepared_text
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
+
+Also = Callable[[Run, Fenced], Awaitable[None]]
+
+
+async def _nothing_more(_run: Run, _transaction: Fenced) -> None:
+    pass
 
 
 def rollback_procedure(services: Services) -> Procedure:
@@ -32,13 +40,16 @@ def rollback_procedure(services: Services) -> Procedure:
 class RollbackSteps:
     """No build, no migration: the image alone is changed."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, also: Also = _nothing_more) -> None:
+        """`also` writes what else becomes true, in the same transaction, once some of the target runs for good."""
         self._services = services
+        self._also = also
 
     async def begin(self, transaction: Fenced) -> None:
         await transaction.update_deployment(status=Status.DEPLOYING.value, started_at=NOW)
 
-    async def _own(self, run: Run) -> Deployment:
+    async def own(self, run: Run) -> Deployment:
+        """The deployment that this rollback is."""
         own = await self._services.store.deployment(run.id)
         assert own is not None
         return own
@@ -49,7 +60,7 @@ class RollbackSteps:
             await self._prepare_direct(run)
             return
         live = await live_version(self._services, run.app)
-        own = await self._own(run)
+        own = await self.own(run)
         if run.operation.params["ensure"] and live is not None and live.digest != own.digest:
             choice = await find_target(self._services, run.app, live)
             if isinstance(choice, NoTarget):
@@ -64,7 +75,7 @@ class RollbackSteps:
 
     async def _prepare_direct(self, run: Run) -> None:
         """It was made without a server: nothing is left to be changed, all the rest is to be done."""
-        own = await self._own(run)
+        own = await self.own(run)
         replaced = await self._services.store.deployment(own.from_deployment_id or "")
         target = await self._services.store.deployment(own.target_deployment_id or "")
         older = replaced is not None and target is not None and target.origin_seq < replaced.origin_seq
@@ -88,7 +99,7 @@ class RollbackSteps:
                 target=choice.to_json(),
                 verdict=verdict_of(choice.findings).to_json(),
             )
-        return await self._own(run)
+        return await self.own(run)
 
     async def switch(self, run: Run) -> None:
         """Change the image, and nothing else."""
@@ -130,15 +141,14 @@ class RollbackSteps:
                 )
             async with run.transaction() as transaction:
                 await transaction.update_deployment(status=Status.BAKING.value)
+                await self._also(run, transaction)
                 await transaction.mark(committed=True)
             return
-        own = await self._own(run)
-        template = rollouts.template_of(own.template)
-        timeout_s = template.rollout_timeout_s if template else 300.0
+        own = await self.own(run)
         try:
-            await rollouts.see_through(run, self._services, image_of(own), timeout_s)
+            await rollouts.see_through(run, self._services, image_of(own), timeout_of(own))
         except RolloutFailed as failed:
-            await self._partly(run, failed)
+            await self.partly(run, failed)
             raise
         async with run.transaction() as transaction:
             await rollouts.rolled_out(run, self._services, transaction)
@@ -148,16 +158,20 @@ class RollbackSteps:
                 await transaction.mark_rolled_back(run.state["replaces"], why + reason)
             else:
                 await transaction.lift_quarantine(own.image_tag)
+            await self._also(run, transaction)
             await transaction.mark(committed=True)
 
-    async def _partly(self, run: Run, failed: RolloutFailed) -> None:
+    async def partly(self, run: Run, failed: RolloutFailed) -> None:
         """Where some of the target answers requests, it stays. Raises RolloutFailed, reason `partial`."""
         if failed.facts.get("reason") in ("superseded", "deleted"):
             return
         available = await self._services.runtime.available(run.app, run.id)
         if not available:
             return
-        await run.checkpoint(partial=True)
+        run.state["partial"] = True
+        async with run.transaction() as transaction:
+            await transaction.save(run.state)
+            await self._also(run, transaction)
         raise RolloutFailed(
             f"{failed.message} {available} replicas of it are available, so it stays.",
             hint=f"`norn status {run.app}`; {failed.hint}",
@@ -180,7 +194,13 @@ class RollbackSteps:
         run.state["proven"] = True
 
     async def _bake_s(self, run: Run) -> float:
-        own = await self._own(run)
+        own = await self.own(run)
         app = await self._services.source.app(run.app)
         spec = await self._services.source.infraspec(app, own.commit_sha or None)
         return spec.rollback.bake_s
+
+
+def timeout_of(own: Deployment) -> float:
+    """How long the rollout of a deployment may take, in seconds."""
+    template = rollouts.template_of(own.template)
+    return template.rollout_timeout_s if template else 300.0

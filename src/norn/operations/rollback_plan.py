@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
 from norn.operations.rollouts import remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
+from norn.operations.way_back import WayBack, back_without_data, find_way_back
 
 _LOOKS = 5
 """How often a request looks again when what is live changes under its eyes."""
@@ -37,10 +38,27 @@ class RollbackRequest:
     resume: bool = False
     """Let rollouts that somebody has paused go on."""
     dry_run: bool = False
+    restore_snapshot: bool = False
+    """Bring the data back as well, as the version left it."""
+    data: WayBack | None = None
+    """Data that is known already: what an undo takes back."""
+    affects: tuple[str, ...] = ()
+    """With data: the other apps that use the database, as the caller knows them."""
+    confirm: bool = False
+    """With data: yes to what would be lost, beforehand."""
 
     @property
     def explicit(self) -> bool:
         return self.version is not None or self.further
+
+    @property
+    def with_data(self) -> bool:
+        return self.restore_snapshot or self.data is not None
+
+    def joins(self, active: Sequence[Operation]) -> bool:
+        """Whether a rollback under way is what is asked for, too."""
+        same = any(operation.params.get("withData") for operation in active)
+        return not self.explicit and (same or not self.with_data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +73,24 @@ class Plan:
     """What is live stays: the deploy in the way has not rolled out."""
     at: datetime | None = None
     """When it was made, by the database's clock."""
+    data: WayBack | None = None
 
     @property
     def unchanged(self) -> bool:
-        return not self.ensure and self.live is not None and self.target.deployment.digest == self.live.digest
+        return (
+            self.data is None
+            and not self.ensure
+            and self.live is not None
+            and self.target.deployment.digest == self.live.digest
+        )
 
     @property
     def goes_back(self) -> bool:
         return not self.ensure and targets.goes_back(self.target.deployment, self.live)
+
+    def target_json(self) -> dict[str, Any]:
+        """The target, and the data that comes back with it."""
+        return self.target.to_json() | ({"restore": self.data.to_json()} if self.data is not None else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +118,7 @@ class Reply:
             "commitSubject": target.commit_subject,
             "fromImageTag": live.image_tag if live else None,
             "fromDeploymentId": live.deployment.id if live and live.deployment else None,
-            "target": self.plan.target.to_json(),
+            "target": self.plan.target_json(),
             "verdict": self.plan.verdict.to_json(),
             "stops": [operation.id for operation in self.plan.stop],
         }
@@ -103,7 +131,7 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
     """Accept a rollback; it begins at once, whatever deploy is in its way.
 
     Raises UnknownApp, UnknownVersion, AmbiguousVersion, ImageMissing, NothingToRollBackTo, Stale, Unsafe, Paused,
-    Busy, RuntimeUnavailable.
+    Busy, RuntimeUnavailable; with data as `find_way_back`.
     """
     app = await services.source.app(request.app)
     reply: Reply | None = None
@@ -125,7 +153,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     active, recorded, live = await asyncio.gather(
         services.store.active_operations(app), services.store.live_deployment(app), live_version(services, app)
     )
-    admission = admit(OperationKind.ROLLBACK, active, explicit=request.explicit)
+    admission = admit(OperationKind.ROLLBACK, active, explicit=not request.joins(active))
     if isinstance(admission, Answer):
         joined = await services.store.deployment(admission.operation.id)
         if joined is None or joined.status.ended:
@@ -136,6 +164,8 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     assert isinstance(admission, Accept)
     _refuse_stale(request, live)
     plan = await _plan(services, app, request, live, admission.stop)
+    if request.with_data:
+        plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
         return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
     if plan.verdict.level is Level.UNSAFE and not request.force:
@@ -181,6 +211,10 @@ async def _plan(
         chosen, doubts = await find_version(services, app, request.version)
         target = targets.named_target(chosen, request.version, live, now)
         return Plan(target, live, verdict_of((*target.findings, *doubts, *found)), tuple(stop), at=now)
+    if request.restore_snapshot and not request.further:
+        alone = await back_without_data(services, live, stop)
+        if alone is not None:
+            return Plan(targets.its_data_target(alone, now), live, verdict_of(found), tuple(stop), at=now)
     unfinished = next((operation for operation in stop if not operation.committed), None)
     if unfinished is not None and unfinished.kind is OperationKind.DEPLOY:
         target = await _ensured(services, app, unfinished, live, now)
@@ -192,6 +226,16 @@ async def _plan(
     if isinstance(choice, NoTarget):
         raise nothing_to_roll_back_to(app, choice)
     return Plan(choice, live, verdict_of((*choice.findings, *found)), tuple(stop), at=now)
+
+
+async def _with_data(services: Services, app: str, request: RollbackRequest, plan: Plan) -> Plan:
+    """The plan with what is restored for it."""
+    if request.data is not None:
+        return replace(plan, data=request.data)
+    deploys = (operation for operation in plan.stop if operation.kind is OperationKind.DEPLOY)
+    stopped = next(deploys, None) if plan.ensure else None
+    data = await find_way_back(services, app, plan.target.deployment, stopped, request.affects)
+    return replace(plan, data=data)
 
 
 async def _as_if_rolled_back(services: Services, running: Operation) -> LiveVersion | None:
@@ -234,7 +278,7 @@ async def _begun(services: Services, app: str, plan: Plan, template: Mapping[str
     What its first step would do, looking once more, was done a moment ago by the plan.
     """
     worker = services.worker
-    if plan.stop or plan.ensure or worker is None or not worker.ready():
+    if plan.stop or plan.ensure or plan.data is not None or worker is None or not worker.ready():
         return None
     target, live = plan.target.deployment, plan.live
     previous = await remembered(services, app, live)
@@ -286,6 +330,8 @@ async def _take(
     begun = await _begun(services, app, plan, template)
     params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
               "template": request.template, "resume": request.resume}  # fmt: skip
+    if plan.data is not None:
+        params |= plan.data.params(confirm=request.confirm)
     claim = None
     async with accepting(services, app, caller, operation_id) as transaction:
         still = await transaction.active()
@@ -313,7 +359,7 @@ async def _take(
             from_image_tag=live.image_tag if live else None,
             target_deployment_id=target.id,
             template=template,
-            target=plan.target.to_json(),
+            target=plan.target_json(),
             verdict=plan.verdict.to_json(),
             requested_by=caller.name,
             reason=request.reason,
@@ -324,4 +370,4 @@ async def _take(
     if claim is not None:
         assert services.worker is not None
         services.worker.take(claim)
-    return Reply(await services.store.deployment(operation_id))
+    return Reply(await services.store.deployment(operation_id), plan=plan)

@@ -1,0 +1,104 @@
+"""Roll back code and data as one: the data restored beside the live database while the app still serves, then the app
+stopped, the databases swapped, the image changed, the app started. Whatever fails takes the whole back.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from norn.domain.deployments import Deployment
+from norn.errors import NornError, RolloutFailed
+from norn.operations import rollouts
+from norn.operations.app_databases import database_of
+from norn.operations.procedures import Procedure, Run, Step
+from norn.operations.restore import RestoreSteps
+from norn.operations.rollback import RollbackSteps, timeout_of
+from norn.operations.services import Services
+from norn.operations.versions import image_of
+
+log = structlog.get_logger(__name__)
+
+_BRING_BACK_S = 300.0
+
+
+def rollback_with_data_procedure(services: Services) -> Procedure:
+    steps = WithDataSteps(services)
+    code, data = steps.code, steps.data
+    return Procedure(
+        (
+            Step("prepare", code.prepare, begins=code.begin),
+            Step("restore", data.restore, undo=data.discard),
+            Step("compare", steps.compare),
+            Step("stop", steps.stop, undo=steps.bring_back),
+            Step("swap", steps.swap, undo=steps.swap_back),
+            Step("switch", steps.switch, undo=code.put_back),
+            Step("start", steps.start, undo=steps.stop_again),
+            Step("bake", code.bake),
+        ),
+        ends=rollouts.end_deployment,
+    )
+
+
+class WithDataSteps:
+    """Those of a restore and of a rollback, and between them the app is stopped."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.data = RestoreSteps(services)
+        self.code = RollbackSteps(services, also=self.data.note)
+
+    async def compare(self, run: Run) -> None:
+        """Say what would be lost, and how long the app would be down, and wait for a yes."""
+        await self.data.compare(run, run.operation.params["downtimeS"])
+
+    async def stop(self, run: Run) -> None:
+        """End what runs: two versions must not write to what only one of them knows."""
+        await self._services.runtime.halt(run.app, run.output.write)
+
+    async def bring_back(self, run: Run) -> None:
+        """What was live runs again."""
+        if not run.state.get("partial"):
+            await self._services.runtime.bring_back(run.app, timeout_of(await self.code.own(run)), run.output.write)
+
+    async def swap(self, run: Run) -> None:
+        await self.data.put_in_place(run, await database_of(self._services, run.app))
+        await run.checkpoint()
+
+    async def swap_back(self, run: Run) -> None:
+        if not run.state.get("partial"):
+            await self.data.swap_back(run)
+
+    async def switch(self, run: Run) -> None:
+        """Change the image, and nothing else, while nothing runs."""
+        await self.code.switch(run)
+        if not run.state["ensured"]:
+            own = await self.code.own(run)
+            await rollouts.see_through(run, self._services, image_of(own), timeout_of(own))
+
+    async def start(self, run: Run) -> None:
+        """As much as ran before; from the moment it is healthy, the whole stays."""
+        own: Deployment = await self.code.own(run)
+        try:
+            await self._services.runtime.bring_back(run.app, timeout_of(own), run.output.write)
+        except RolloutFailed as failed:
+            await self.code.partly(run, failed)
+            raise
+        await self.code.rollout(run)
+        await self.data.let_go(run)
+
+    async def stop_again(self, run: Run) -> None:
+        """It did not become healthy: nothing of it may run when the databases are swapped back."""
+        if not run.state.get("partial"):
+            await self.stop(run)
+
+
+async def bring_back_forgotten(services: Services) -> None:
+    """Run again what an operation has halted that is over by now: its undo could not reach the runtime, say."""
+    for app in await services.runtime.halted():
+        if await services.store.active_operations(app):
+            continue
+        log.warning("halted_without_operation", app=app)
+        try:
+            await services.runtime.bring_back(app, _BRING_BACK_S, lambda _text: None)
+        except NornError as error:
+            log.warning("not_brought_back", app=app, error=error.message)
