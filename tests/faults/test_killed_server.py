@@ -8,15 +8,12 @@ from __future__ import annotations
 import random
 import time
 from contextlib import suppress
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.fixtures.apps import App
-from tests.fixtures.norn import NornServer, until
+from tests.fixtures.norn import NornServer, survive, until
 
-KILL_AT = "NORN_TEST_KILL_AT"
 MOMENTS = ("before", "begun", "ran")
 DEPLOY_STEPS = ("clone", "build", "test", "snapshot", "migrate", "deploy", "bake", "cleanup")
 ROLLBACK_STEPS = ("prepare", "switch", "rollout", "bake")
@@ -47,20 +44,6 @@ def check_history(server: NornServer, app: App) -> None:
     assert not any((server.home / "work").iterdir())
 
 
-def survive(server: NornServer, app: App, point: str, ask: Any) -> dict[str, Any]:
-    """Ask a server that is killed at the point; the operation as the next server ended it."""
-    server.stop()
-    server.start(**{KILL_AT: point})
-    assert server.process is not None
-    with suppress(OSError, HTTPException):  # it may be gone before it has answered
-        ask()
-    server.process.wait(60)
-    server.start()
-    operation = server.ended(server.history(app.name)[0]["id"])
-    until(lambda: server.status(app.name)["operation"] is None, "the end of it all")
-    return operation
-
-
 @pytest.fixture(scope="module")
 def server(shared_norn: NornServer) -> NornServer:
     return shared_norn
@@ -84,7 +67,7 @@ def migrated(server: NornServer) -> App:
 def test_a_deploy_is_continued_wherever_the_server_was_killed(server: NornServer, migrated: App, point: str) -> None:
     answer = f"deployed through {point}"
     tag = migrated.commit(answer)
-    operation = survive(server, migrated, point, lambda: server.api("POST", "/api/apps/whole/deploy").body)
+    operation = survive(server, migrated.name, point, lambda: server.api("POST", "/api/apps/whole/deploy").body)
     assert operation["status"] == "succeeded", operation["error"]
     assert migrated.get() == answer
     check_history(server, migrated)
@@ -100,7 +83,7 @@ def test_a_rollback_is_continued_wherever_the_server_was_killed(server: NornServ
     good = f"good before {point}"
     tag = migrated.deploy(good)
     migrated.deploy(f"bad before {point}")
-    operation = survive(server, migrated, point, lambda: server.api("POST", "/api/apps/whole/rollback").body)
+    operation = survive(server, migrated.name, point, lambda: server.api("POST", "/api/apps/whole/rollback").body)
     assert operation["status"] == "succeeded", operation["error"]
     assert migrated.get() == good
     check_history(server, migrated)
@@ -131,7 +114,7 @@ def test_a_failed_deploy_is_undone_wherever_the_server_was_killed(norn: NornServ
     app = App(norn, "undone")
     app.deploy("good")
     app.commit("bad", extra="sys.exit('never starts')")
-    operation = survive(norn, app, point, lambda: norn.api("POST", "/api/apps/undone/deploy").body)
+    operation = survive(norn, app.name, point, lambda: norn.api("POST", "/api/apps/undone/deploy").body)
     assert operation["status"] == "failed"
     assert app.get() == "good"
     check_history(norn, app)
