@@ -48,4 +48,4 @@ def test_a_version_that_does_not_become_healthy_is_taken_back_with_its_data(app:
     assert (operation["status"], operation["error"].get("undoErrors")) == ("failed", None)
     assert operation["result"] is None
     assert (app.get(), books(app), healthy(app)) == ("worse", UNTITLED, (2, 2))
-    assert app.server.norn("snapshots", "undo", app.name, "--yes").exit_status == 1, "nothing has been restored"
+    assert app.server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "nothing has been restored"

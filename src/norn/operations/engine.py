@@ -31,6 +31,8 @@ BEAT_S = 1.5
 POLL_S = 1.0
 MAX_CLAIMS = 25
 """An operation that has taken down its server so often is given up and undone."""
+_UNDONE = "undone"
+"""In an operation's state: the ordinals of the steps that have been undone."""
 WRITE_RETRIES_S = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 Point = Callable[[str], None]
@@ -312,7 +314,10 @@ class Engine:
         failed_undo: list[Mapping[str, Any]] = []
         for record in reversed(current.steps if not current.committed else ()):
             step = procedure.steps[record.ordinal]
-            if step.undo is None or record.status is StepStatus.UNDONE:
+            # By a note of its own: a step that failed is called so for ever, and must not be undone twice, least of all
+            # after those before it.
+            undone = run.state.setdefault(_UNDONE, [])
+            if step.undo is None or record.ordinal in undone:
                 continue
             output = StepOutput(kept=record.output)
             run.output = output
@@ -323,6 +328,7 @@ class Engine:
             except NornError as error:
                 output.line(f"[could not be undone: {error.message}]")
                 failed_undo.append(error.to_json() | {"step": step.name})
+            undone.append(record.ordinal)
             status = StepStatus.FAILED if record.status is StepStatus.FAILED else StepStatus.UNDONE
             await self._write(run, _ending(run, record.ordinal, status, output.text))
             self._point(f"{run.operation.kind.value}.{step.name}.undone")
