@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,14 @@ class Notes:
         status, text = self.ask("GET", "/notes")
         assert status == 200, text
         return json.loads(text)["notes"]
+
+    def texts(self, database: str = "") -> set[str]:
+        """Of all notes there are, in another database of the server if need be."""
+        with self.database() as connection:
+            name = database or connection.info.dbname
+            found = psycopg.connect(connection.info.dsn, password=connection.info.password, dbname=name)
+            with found as other:
+                return {text for (text,) in other.execute("SELECT text FROM notes_note")}
 
     def database(self) -> psycopg.Connection[TupleRow]:
         """As the app itself is told to connect: by the DATABASE_URL of a process of it."""
@@ -159,3 +169,55 @@ def test_the_secret_reaches_the_app_and_no_log_or_reply(story: Story) -> None:
     assert "not-a-secret-at-all" not in notes.server.log.read_text()
     assert "not-a-secret-at-all" not in json.dumps(deploys)
     assert "not-a-secret-at-all" not in notes.server.norn("logs", "notes").out
+
+
+class Visitor(threading.Thread):
+    """Writes notes, one after the other, and knows which of them were taken."""
+
+    def __init__(self, notes: Notes, name: str) -> None:
+        super().__init__(daemon=True)
+        self.notes, self.who = notes, name
+        self.taken: list[str] = []
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        for number in itertools.count():
+            if self.enough.is_set():
+                return
+            text = f"{self.who} {number}"
+            with suppress(OSError, HTTPException):
+                if self.notes.ask("POST", "/notes", {"text": text, "author": self.who})[0] == 201:
+                    self.taken.append(text)
+
+    def end(self) -> list[str]:
+        self.enough.set()
+        self.join()
+        return self.taken
+
+
+def test_a_destructive_migration_is_taken_back_with_its_data_while_visitors_write_and_that_is_undone(
+    story: Story,
+) -> None:
+    notes, _, last = story
+    notes.server.ended(last["id"])
+    before = notes.notes()
+    visitors = [Visitor(notes, name) for name in ("eve", "mallory")]
+    for visitor in visitors:
+        visitor.start()
+    notes.deploy("4-anonymous")
+    assert notes.notes()[0] == {"text": "one"}, "the authors are gone"
+
+    back = notes.server.norn("rollback", "notes", "--restore-snapshot", "--yes")
+    assert back.exit_status == 0, back.err
+    assert notes.notes()[: len(before)] == before, "the authors are back"
+    loss = back.json()["result"]["loss"]["tables"]
+    (lost,) = [table for table in loss if table["table"] == "public.notes_note"]
+    former = back.json()["result"]["former"]
+    assert 0 < lost["written"] <= len(notes.texts(former) - notes.texts()) + 1
+
+    notes.server.ended(back.json()["id"])
+    undone = notes.server.norn("snapshots", "undo", "notes", "--yes")
+    assert undone.exit_status == 0, undone.err
+    taken = {text for visitor in visitors for text in visitor.end()}
+    assert "author" not in notes.notes()[0]
+    assert taken <= notes.texts() | notes.texts(undone.json()["result"]["former"]), "nothing that was taken is gone"
