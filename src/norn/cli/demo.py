@@ -1,4 +1,7 @@
-"""norn demo: three deploys of a sample app on a throw-away server, the third one broken, and the way back."""
+"""norn demo: three deploys of a sample app on a throw-away server, the third one broken, and the way back.
+
+First of the code, then of the data.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _CLIENTS = 4
 def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "On a throw-away server: deploys a sample app with a database three times, the third one broken, while "
-        "requests are sent all the time; rolls back, and says how long that took and what was lost."
+        "requests are sent all the time; rolls back, restores the data, and says how long that took and what was lost."
     )
     parser.epilog = (
         "examples:\n"
@@ -54,14 +57,16 @@ class Traffic:
         self._port = port
         self._prefix = prefix
         self.phases: list[str] = []
+        self._now = ("", 0)
         self._lock = threading.Lock()
         self.right: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
-        self.last_right = 0.0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._visit, daemon=True) for _ in range(_CLIENTS)]
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: str, signed: int = 3) -> None:
+        """From now on it is called so, and as many visitors are to be there."""
+        self._now = (name, signed)
         self.phases.append(name)
 
     def start(self) -> None:
@@ -76,16 +81,14 @@ class Traffic:
     def _visit(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=5)
         while not self._stop.is_set():
-            phase = self.phases[-1]
+            phase, signed = self._now
             try:
-                right = self._page(connection) and self._numbers(connection)
+                right = self._page(connection) and self._numbers(connection, signed)
             except (OSError, HTTPException, ValueError):
                 connection.close()
                 right = False
             with self._lock:
                 (self.right if right else self.wrong)[phase] += 1
-                if right:
-                    self.last_right = time.monotonic()
             self._stop.wait(0.01)
 
     def _page(self, connection: HTTPConnection) -> bool:
@@ -93,11 +96,11 @@ class Traffic:
         answer = connection.getresponse()
         return b"visitors</h1>" in answer.read() and answer.status == 200
 
-    def _numbers(self, connection: HTTPConnection) -> bool:
+    def _numbers(self, connection: HTTPConnection, signed: int) -> bool:
         connection.request("GET", f"{self._prefix}/api/entries")
         answer = connection.getresponse()
         numbers = json.loads(answer.read())
-        return answer.status == 200 and bool(numbers.get("total") == len(numbers["visitors"]) == 3)
+        return answer.status == 200 and bool(numbers.get("total") == len(numbers["visitors"]) == signed)
 
 
 class Demo:
@@ -307,18 +310,24 @@ def _story(demo: Demo, traffic: Traffic) -> int:
     if demo.norn("deploy", _APP) != 0:
         return EXIT_FAILED
     traffic.phase("version 3 is live")
+    demo.sign("Loki")
     time.sleep(_SETTLE_S)
     print("\nIts health check passes, its tests pass, and visitors see wrong answers. Back:", flush=True)
     traffic.phase("rollback")
     began = time.monotonic()
     status = demo.norn("rollback", _APP, "--reason", "the page fails")
     took = time.monotonic() - began
-    traffic.phase("after the rollback")
+    traffic.phase("after the rollback", signed=4)
+    time.sleep(_SETTLE_S)
+    print("\nThe code is back. Loki has signed under version 3, and stays: back with the data, too:", flush=True)
+    traffic.phase("rollback with the data")
+    restored = demo.norn("rollback", _APP, "--restore-snapshot", "--yes", "--reason", "Loki")
+    traffic.phase("with the data of then")
     time.sleep(_SETTLE_S)
     traffic.stop()
     demo.norn("history", _APP)
     demo.norn("snapshots", "list", _APP)
-    return _summary(traffic, status, took, lossless=not isinstance(demo, ClusterDemo))
+    return _summary(traffic, status or restored, took, lossless=not isinstance(demo, ClusterDemo))
 
 
 def _summary(traffic: Traffic, status: int, took: float, *, lossless: bool) -> int:
@@ -327,11 +336,11 @@ def _summary(traffic: Traffic, status: int, took: float, *, lossless: bool) -> i
     print(f"  {'phase':38} {'right':>7} {'wrong or failed':>16}")
     for phase in traffic.phases:
         print(f"  {phase:38} {traffic.right[phase]:7} {traffic.wrong[phase]:16}")
-    wrong, right = traffic.wrong["after the rollback"], traffic.right["after the rollback"]
-    good_again = right > 0 and (wrong == 0 if lossless else wrong * 10 < right)
+    after = [(traffic.right[phase], traffic.wrong[phase]) for phase in ("after the rollback", "with the data of then")]
+    good_again = all(right > 0 and (wrong == 0 if lossless else wrong * 10 < right) for right, wrong in after)
     # On a cluster the endpoints of a Service lag behind its pods: a few requests may meet one that is going.
     unharmed = not lossless or (traffic.wrong["version 1"] == 0 and traffic.wrong["deploy of version 2"] == 0)
-    print("\nThe good version answers again." if good_again else "\nIT DID NOT COME BACK.")
+    print("\nThe good version answers again, with the data of then." if good_again else "\nIT DID NOT COME BACK.")
     return EXIT_DONE if status == 0 and good_again and unharmed else EXIT_FAILED
 
 

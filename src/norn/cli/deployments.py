@@ -48,8 +48,8 @@ def _data(restore: Document | None) -> list[str]:
     if restore["snapshot"] is None:
         what = "the database that the restore has put aside"
     else:
-        verified = f"verified {ago(restore['verifiedAt'])}" if restore["verifiedAt"] else "never verified"
-        what = f"{restore['snapshot']}, {ago(restore['takenAt'])}, {verified}"
+        verified = f"verified {ago(restore['verifiedAt'])} ago" if restore["verifiedAt"] else "never verified"
+        what = f"{restore['snapshot']}, {ago(restore['takenAt'])} old, {verified}"
     return [f"  data: {what}", f"  down for about {restore['expectedDowntimeS']:g} s while the databases are swapped"]
 
 

@@ -83,6 +83,7 @@ class WithDataSteps:
         except RolloutFailed as failed:
             await self.code.partly(run, failed)
             raise
+        await run.output.flush()  # whoever waits for the commitment that follows has seen it
         await self.code.rollout(run)
         await self.data.let_go(run)
 

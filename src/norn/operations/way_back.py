@@ -121,7 +121,11 @@ async def _downtime_s(services: Services, deployment: Deployment) -> float:
     """As long as it took to start when it was rolled out, and what the stop before it takes."""
     operation = await services.store.operation(deployment.id)
     for step in reversed(operation.steps if operation is not None else ()):
-        if step.step in ("rollout", "start") and step.status is StepStatus.DONE and step.finished_at is not None:
+        if (
+            step.step in ("deploy", "rollout", "start")
+            and step.status is StepStatus.DONE
+            and step.finished_at is not None
+        ):
             return (step.finished_at - step.started_at).total_seconds() + _STOP_S
     return _USUAL_START_S + _STOP_S
 
