@@ -73,10 +73,3 @@ def test_one_that_fails_is_undone_wherever_the_server_was_killed(app: App, point
     assert (operation["status"], operation["error"].get("undoErrors")) == ("failed", None)
     assert (app.get(), books(app), healthy(app)) == (f"under another template at {point}", UNTITLED, (2, 2))
     assert databases(app) == []
-
-
-def test_what_nobody_is_at_work_on_does_not_stay_halted(app: App) -> None:
-    (app.server.home / "apps" / app.name / "halted").touch()
-    app.server.stop()
-    app.server.start()
-    until(lambda: healthy(app) == (2, 2), "its processes")

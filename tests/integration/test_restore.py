@@ -123,6 +123,17 @@ def test_an_undo_says_what_it_would_lose(shared_norn: NornServer) -> None:
     assert books(app) == [1, 2, 3, 5]
 
 
+def test_an_undo_after_the_schema_has_changed_is_refused(shared_norn: NornServer) -> None:
+    app = library(shared_norn)
+    assert shared_norn.norn("snapshots", "restore", app.name, newest(app), "--yes").exit_status == 0
+    with app.database() as connection:
+        connection.execute("ALTER TABLE books ADD pages int")
+    refused = shared_norn.norn("snapshots", "undo", app.name, "--yes")
+    assert (refused.exit_status, refused.json()["code"]) == (4, "schema_differs")
+    assert "pages" in refused.err
+    assert books(app) == [1, 2, 3]
+
+
 def test_with_no_restore_there_is_nothing_to_undo(shared_norn: NornServer) -> None:
     app = library(shared_norn)
     assert shared_norn.norn("snapshots", "undo", app.name, "--yes").exit_status == 4

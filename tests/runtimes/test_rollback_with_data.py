@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.fixtures.apps import App, GitApp
 from tests.fixtures.archives import TITLED, UNTITLED, archive, books, healthy, more, tag_of, with_data
-from tests.fixtures.norn import survive
+from tests.fixtures.norn import survive, until
 from tests.runtimes.conftest import World
 
 from norn.adapters.accounts import can_reach, for_apps
@@ -49,3 +49,15 @@ def test_a_version_that_does_not_become_healthy_is_taken_back_with_its_data(app:
     assert operation["result"] is None
     assert (app.get(), books(app), healthy(app)) == ("worse", UNTITLED, (2, 2))
     assert app.server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "nothing has been restored"
+
+
+def test_what_nobody_is_at_work_on_does_not_stay_halted(app: GitApp, world: World) -> None:
+    if world.space is None:
+        (app.server.home / "apps" / app.name / "halted").touch()
+        app.server.stop()
+        app.server.start()
+    else:
+        world.space.kubectl("annotate", f"deployment/{app.name}", "norn.dev/replicas-before=2")
+        world.space.kubectl("scale", f"deployment/{app.name}", "--replicas=0")
+    until(lambda: healthy(app) == (2, 2), "its processes")
+    assert app.get() == "worse"

@@ -49,14 +49,20 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
         database = await database_of(services, app.name)
         params: dict[str, Any] = {"snapshot": request.name, "into": request.into, "confirm": request.confirm}
         if request.name is None:
-            params["undo"] = (await last_restore(services, app.name, database)).id
+            last = await last_restore(services, app.name, database)
+            params["undo"] = last.id
+            hint = (
+                f"Restore a snapshot taken since: `norn snapshots list {app.name}`; {last.former} can be read by hand."
+            )
+            await _refuse_other_schema(services, database, last.former, hint)
         else:
             snapshot = await snapshot_of(services, app.name, database.name, request.name)
             await make_sure_of_room(services, database, snapshot)
             if request.into is not None:
                 await _refuse_name(services, database, request.into)
             else:
-                await _refuse_other_schema(services, app.name, database, snapshot)
+                hint = await _way_with_code(services, app.name, snapshot)
+                await _refuse_other_schema(services, database, snapshot, hint)
         if request.into is None:
             await make_sure_of_swap(services, app, database, request.affects)
         return await take_alone(services, app.name, OperationKind.RESTORE, caller, request.reason, params)
@@ -101,12 +107,13 @@ def _refuse_surprise(database: AppDatabase, others: Sequence[str], affects: Sequ
         )
 
 
-async def _refuse_other_schema(services: Services, app: str, database: AppDatabase, snapshot: Snapshot) -> None:
-    difference = await services.restores.differences(database, snapshot)
+async def _refuse_other_schema(services: Services, database: AppDatabase, other: Snapshot | str, hint: str) -> None:
+    difference = await services.restores.differences(database, other)
     if difference:
         raise SchemaDiffers(
-            f"{snapshot.name} has another schema than what is live, which could not run on it: {difference.summary()}.",
-            hint=f"{await _way_with_code(services, app, snapshot)}; `--into DATABASE` restores it beside the live one.",
+            f"{other if isinstance(other, str) else other.name} has another schema than what is live, which could not "
+            f"run on it: {difference.summary()}.",
+            hint=hint,
             differences=difference.summary(50),
         )
 
@@ -115,7 +122,10 @@ async def _way_with_code(services: Services, app: str, snapshot: Snapshot) -> st
     """The command that brings the version of that time back together with the data, where there is one."""
     deploy = await services.store.deployment(snapshot.operation_id) if snapshot.operation_id else None
     version = f" --to {deploy.from_image_tag}" if deploy is not None and deploy.from_image_tag else ""
-    return f"`norn rollback {app}{version} --restore-snapshot` brings back the version of that time and its data"
+    return (
+        f"`norn rollback {app}{version} --restore-snapshot` brings back the version of that time and its data; "
+        "`--into DATABASE` restores it beside the live one."
+    )
 
 
 async def make_sure_of_room(services: Services, database: AppDatabase, snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import LiteralString
@@ -94,9 +94,14 @@ class PostgresRestores:
         except OSError:
             return None  # a server in a container, say: it has another view of the disk
 
-    async def differences(self, database: AppDatabase, snapshot: Snapshot) -> Difference:
+    async def differences(self, database: AppDatabase, other: Snapshot | str) -> Difference:
+        if isinstance(other, str):
+            async with session(in_database(database.admin_url, other)) as connection:
+                theirs: Mapping[str, str] = await read_catalog(connection)
+        else:
+            theirs = other.catalog
         async with session(database.admin_url) as connection:
-            return compare(snapshot.catalog, await read_catalog(connection), without=("large objects",))
+            return compare(theirs, await read_catalog(connection), without=("large objects",))
 
     async def exists(self, database: AppDatabase, name: str) -> bool:
         async with _maintenance(database) as connection:

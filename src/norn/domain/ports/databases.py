@@ -127,8 +127,8 @@ class Restores(Protocol):
         """On the disk of the database server; None where that is another machine."""
         ...
 
-    async def differences(self, database: AppDatabase, snapshot: Snapshot) -> Difference:
-        """Between the schema in a snapshot and that of the live database."""
+    async def differences(self, database: AppDatabase, other: Snapshot | str) -> Difference:
+        """Between the schema in a snapshot, or of the database of that name beside it, and the live one's."""
         ...
 
     async def exists(self, database: AppDatabase, name: str) -> bool: ...
