@@ -97,7 +97,7 @@ class PostgresRestores:
     async def differences(self, database: AppDatabase, other: Snapshot | str) -> Difference:
         if isinstance(other, str):
             async with session(in_database(database.admin_url, other)) as connection:
-                theirs: Mapping[str, str] = await read_catalog(connection)
+                theirs: Catalog | Mapping[str, str] = await read_catalog(connection)
         else:
             theirs = other.catalog
         async with session(database.admin_url) as connection:
