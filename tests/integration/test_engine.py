@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from tests.fixtures.postgres import PostgresServer, serving
 
+import norn.operations.engine as engine_module
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import ensure_database, migrate
 from norn.adapters.postgres.store import PostgresStore
@@ -85,9 +86,11 @@ async def claim(store: PostgresStore, server: str, id_: str, lease_s: float = 60
 
 
 @asynccontextmanager
-async def working(store: PostgresStore, *steps: Step, server: str = "", **more: Any) -> AsyncIterator[Engine]:
+async def working(
+    store: PostgresStore, *steps: Step, server: str = "", whole: bool = False, **more: Any
+) -> AsyncIterator[Engine]:
     """A server that works on operations, as long as the block lasts."""
-    engine = Engine(store, lambda _: Procedure(steps), server or new_id(), **more)
+    engine = Engine(store, lambda _: Procedure(steps, whole=whole), server or new_id(), **more)
 
     async def listen() -> None:
         async for payload in store.notifications():
@@ -258,6 +261,57 @@ async def test_an_undo_that_fails_stops_no_other_and_is_told_beside_the_error(st
     error = operation.error or {}
     assert recorder.notes[-1] == "undo one"
     assert (error["message"], error["undoErrors"][0]["message"]) == ("three failed", "it is stuck")
+
+
+async def test_an_undo_that_has_to_be_whole_is_tried_again_before_those_before_it(
+    store: PostgresStore, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "UNDO_PAUSE_S", 0.01)
+    recorder, tries = Recorder(), [0]
+
+    async def at_last(_run: Run) -> None:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise StepFailed("not yet")
+        recorder.notes.append("undo sticky")
+
+    sticky = Step("sticky", recorder.step("sticky").run, undo=at_last)
+    async with working(store, recorder.step("one"), sticky, recorder.step("three", fails=True), whole=True):
+        operation = await ended(store, await take(store, app))
+    assert recorder.notes[-3:] == ["undo three", "undo sticky", "undo one"]
+    assert "undoErrors" not in (operation.error or {})
+
+
+async def test_an_undo_that_has_to_be_whole_leaves_the_rest_where_it_cannot_be(
+    store: PostgresStore, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "UNDO_PATIENCE_S", 0.0)
+    recorder = Recorder()
+
+    async def cannot(_run: Run) -> None:
+        raise StepFailed("it is stuck")
+
+    sticky = Step("sticky", recorder.step("sticky").run, undo=cannot)
+    async with working(store, recorder.step("one"), sticky, recorder.step("three", fails=True), whole=True):
+        operation = await ended(store, await take(store, app))
+    assert recorder.notes[-1] == "undo three"
+    assert (operation.error or {})["undoErrors"][0]["message"] == "it is stuck"
+
+
+async def test_what_a_run_holds_is_let_go_when_it_ends_however_it_ends(store: PostgresStore, app: str) -> None:
+    gone: list[str] = []
+
+    async def hold(run: Run) -> None:
+        async def let_go() -> None:
+            gone.append(run.id)
+
+        run.on_leave(let_go)
+        raise StepFailed("no further")
+
+    async with working(store, Step("hold", hold)):
+        id_ = await take(store, app)
+        await ended(store, id_)
+        await asyncio.wait_for(until(lambda: gone == [id_]), TIMEOUT_S)
 
 
 # ---- cancelling --------------------------------------------------------------------------------------------------

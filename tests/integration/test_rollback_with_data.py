@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.apps import App
-from tests.fixtures.archives import TITLED, UNTITLED, archive, books, healthy, with_data
+from tests.fixtures.archives import TITLED, UNTITLED, archive, books, healthy, more, tag_of, with_data
 from tests.fixtures.norn import NornServer, until
 
 from norn.adapters.accounts import can_reach, for_apps
@@ -62,3 +62,44 @@ def test_a_snapshot_of_another_schema_points_to_the_rollback_with_data(app: App)
     good = next(entry for entry in app.server.history(app.name) if entry["commitSubject"] == "answer good")
     assert (refused.exit_status, refused.json()["code"]) == (4, "schema_differs")
     assert f"norn rollback {app.name} --to {good['imageTag']} --restore-snapshot" in refused.err
+
+
+def test_after_its_undo_the_same_command_goes_to_the_same_version_again(app: App) -> None:
+    assert app.server.norn("rollback", app.name).exit_status == 0
+    with_data(app)
+    undone = app.server.norn("snapshots", "undo", app.name, "--yes")
+    assert undone.exit_status == 0, undone.err
+    app.server.ended(undone.json()["id"])
+    assert (app.get(), books(app)) == ("good", UNTITLED)
+    with_data(app)
+    assert (app.get(), books(app)) == ("good", TITLED)
+
+
+def test_an_undo_is_refused_while_a_rollback_with_data_is_under_way(app: App) -> None:
+    server = app.server
+    reply = server.api("POST", f"/api/apps/{app.name}/rollback", {"restoreSnapshot": True})
+    until(lambda: server.operation(reply.body["id"])["asks"], "its question")
+    refused = server.api("POST", f"/api/apps/{app.name}/snapshots/undo", {"confirm": True})
+    assert (refused.status, refused.body["code"]) == (409, "busy")
+    server.api("POST", f"/api/operations/{reply.body['id']}/cancel")
+    assert server.ended(reply.body["id"])["status"] == "cancelled"
+
+
+def test_what_was_written_to_data_that_is_taken_back_is_kept_beside_it(app: App) -> None:
+    server = app.server
+    app.declare("SELECT 1", more=more(gate="closed"))
+    app.deploy("worse")
+    body = {"restoreSnapshot": True, "confirm": True, "imageTag": tag_of(app, "good")}
+    reply = server.api("POST", f"/api/apps/{app.name}/rollback", body)
+    server.step_begun(reply.body["id"], "start")
+    with app.database() as connection:
+        connection.execute("INSERT INTO books VALUES (5, 'acknowledged')")
+    failed = server.ended(reply.body["id"])
+    assert (failed["status"], failed["error"].get("undoErrors"), books(app)) == ("failed", None, UNTITLED)
+    restored = next(step["output"] for step in failed["steps"] if step["step"] == "restore")
+    (kept,) = [word for word in restored.split() if word.startswith(f"{app.name}_restoring_") and "kept" in restored][
+        -1:
+    ]
+    with app.database(kept) as connection:
+        assert connection.execute("SELECT title FROM books WHERE id = 5").fetchone() == ("acknowledged",)
+    assert server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "there is nothing to take back"

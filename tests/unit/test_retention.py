@@ -154,6 +154,14 @@ def test_a_version_that_was_gone_back_to_keeps_its_way_back_until_a_deploy_comes
     assert way_back("sha256:1", history, [before(2, 1.9)]) == "before2"
 
 
+def test_the_data_of_what_the_code_has_gone_back_to_stays_though_a_deploy_has_failed_since() -> None:
+    again = deployed(3, live=(3, None), version=1, kind=Kind.ROLLBACK)
+    history = [deployed(4), again, deployed(2, live=(2, 3)), deployed(1, live=(1, 2))]
+    snapshots = [before(5, 4.5, by="deploy4"), before(4, 3.9), before(2, 1.9)]
+    assert way_back("sha256:1", history, snapshots, before=at(3)) == "before2"
+    assert "before2" in staying(plan(history, snapshots=snapshots), "snapshot")
+
+
 def test_a_version_that_no_deploy_has_followed_has_no_way_back() -> None:
     assert way_back("sha256:3", history_of(3), [before(3), before(2)]) is None
 

@@ -78,6 +78,8 @@ def outcome(context: Context, deployment: Document) -> int:
             print(f"  in the step {failed_step['step']}", file=sys.stderr)
             for line in failed_step["output"].splitlines()[-20:]:
                 print(f"  | {line}", file=sys.stderr)
+        for undo in error.get("undoErrors", ()):
+            print(f"NOT UNDONE, the step {undo['step']}: {undo['message']}", file=sys.stderr)
         if error.get("hint"):
             print(f"hint: {error['hint']}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from norn.domain.deployments import Deployment
+from norn.domain.deployments import Deployment, Kind
 from norn.domain.durations import format_duration
 
 
@@ -106,9 +106,13 @@ def plan_retention(
     kept = _kept_versions(versions, in_use, retain)
     # Only of versions that are kept: looking through a long history for each that it ever had would take seconds.
     ways_back = {digest: found for digest in kept if (found := way_back(digest, history, snapshots)) is not None}
+    now_live = next((found for found in history if found.live_from and found.live_until is None), None)
+    own_data = None
+    if now_live is not None and now_live.kind is Kind.ROLLBACK:  # perhaps of the code alone, and its data is wanted yet
+        own_data = way_back(now_live.digest or "", history, snapshots, before=now_live.live_from)
     return [
         *(_image(image, versions, kept, in_use, retain) for image in images),
-        *_snapshots(history, snapshots, kept, ways_back, in_use),
+        *_snapshots(history, snapshots, kept, ways_back, own_data, in_use),
         *(_former(former, in_use, keep_replaced, now) for former in formers),
     ]
 
@@ -144,14 +148,22 @@ def _image(image: StoredImage, versions: Sequence[str], kept: Mapping[str, str],
     return Fate("image", image.image_tag, False, why, image.digest)
 
 
-def way_back(digest: str, history: Sequence[Deployment], snapshots: Sequence[StoredSnapshot]) -> str | None:
+def way_back(
+    digest: str,
+    history: Sequence[Deployment],
+    snapshots: Sequence[StoredSnapshot],
+    *,
+    before: datetime | None = None,
+) -> str | None:
     """The snapshot with the data as a version left it: the first that a deploy took of it.
 
     Of the last time that it was live and a deploy came: a version that was gone back to has been live twice, and what
-    was taken the first time is the way back until a deploy comes again.
+    was taken the first time is the way back until a deploy comes again. `before`: only what was taken before that.
     """
     deploys = {found.id for found in history}
-    taken = [found for found in snapshots if found.operation_id in deploys]
+    taken = [
+        found for found in snapshots if found.operation_id in deploys and (before is None or found.taken_at < before)
+    ]
     for deployment in (found for found in history if found.digest == digest):  # the last time first
         within = [found for found in taken if was_live(deployment, found.taken_at)]
         first = min(within, key=lambda found: found.taken_at, default=None)
@@ -176,6 +188,7 @@ def _snapshots(
     snapshots: Sequence[StoredSnapshot],
     kept: Mapping[str, str],
     ways_back: Mapping[str, str],
+    own_data: str | None,
     in_use: InUse,
 ) -> list[Fate]:
     deploys = {deployment.id for deployment in history}
@@ -192,6 +205,8 @@ def _snapshots(
             return True, "a running operation uses it"
         if newest is not None and found.name == newest.name:
             return True, "it is the newest"
+        if found.name == own_data:
+            return True, "it has the data of what is live, from before its code was gone back to"
         if found.name in back_to:
             return True, f"it is the way back to {tags[back_to[found.name]]}"
         by_hand = found.operation_id not in deploys

@@ -90,10 +90,12 @@ async def get_logs(
 async def _deployment_answer(
     context: Context, deployment: Deployment, wait_s: float, status: int, **more: Any
 ) -> JSONResponse:
+    operation = None
     if wait_s > 0 and status == 202:
-        await wait_for(context.services.store, context.changes, deployment.id, lambda op: op.accepted, wait_s)
-        deployment = await context.services.store.deployment(deployment.id) or deployment
-    document = await overview.deployment_document(context.services, deployment)
+        store = context.services.store
+        operation = await wait_for(store, context.changes, deployment.id, lambda op: op.accepted, wait_s)
+        deployment = await store.deployment(deployment.id) or deployment
+    document = await overview.deployment_document(context.services, deployment, operation)
     return JSONResponse(document | more, status, {"Location": f"/api/deployments/{deployment.id}"})
 
 

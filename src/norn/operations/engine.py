@@ -22,7 +22,7 @@ from norn.domain.operations import Operation, OperationStatus, StepStatus
 from norn.domain.store import Claim, Fenced, Store
 from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed
 from norn.operations.output import CHUNK_CHARS, StepOutput
-from norn.operations.procedures import Outcome, Procedure, Procedures, Run, Step
+from norn.operations.procedures import Action, Outcome, Procedure, Procedures, Run, Step
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ BEAT_S = 1.5
 POLL_S = 1.0
 MAX_CLAIMS = 25
 """An operation that has taken down its server so often is given up and undone."""
+UNDO_PATIENCE_S = 600.0
+UNDO_PAUSE_S = 15.0
 _UNDONE = "undone"
 """In an operation's state: the ordinals of the steps that have been undone."""
 WRITE_RETRIES_S = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -176,8 +178,9 @@ class Engine:
         bound = log.bind(operation=operation.id, app=operation.app, kind=operation.kind.value)
         began = asyncio.get_running_loop().time()
         bound.info("claimed", fence=claim.fence, claims=operation.claims)
+        run = Run(self._store, claim)
         try:
-            outcome = await self._execute(Run(self._store, claim), claim)
+            outcome = await self._execute(run, claim)
         except LeaseLost as lost:
             bound.warning("lease_lost", error=lost.message)
         except DatabaseUnavailable as error:
@@ -193,6 +196,8 @@ class Engine:
             self._ended(operation, outcome.status, seconds)
             bound.info("ended", status=outcome.status.value, seconds=round(seconds, 3))
             self._claims.pop(operation.id, None)
+        finally:
+            await run.leave()
 
     async def _execute(self, run: Run, claim: Claim) -> Outcome:
         operation = claim.operation
@@ -321,13 +326,13 @@ class Engine:
                 continue
             output = StepOutput(kept=record.output)
             run.output = output
-            try:
-                await step.undo(run)
-            except (LeaseLost, DatabaseUnavailable):
-                raise
-            except NornError as error:
+            error = await self._undo_step(run, procedure, record.ordinal, step, step.undo)
+            if error is not None:
                 output.line(f"[could not be undone: {error.message}]")
                 failed_undo.append(error.to_json() | {"step": step.name})
+                if procedure.whole:
+                    await self._write(run, _ending(run, record.ordinal, StepStatus.FAILED, output.text))
+                    break
             undone.append(record.ordinal)
             status = StepStatus.FAILED if record.status is StepStatus.FAILED else StepStatus.UNDONE
             await self._write(run, _ending(run, record.ordinal, status, output.text))
@@ -336,6 +341,33 @@ class Engine:
         cancelled = failure.get("code") == Cancelled.code
         ended_as = OperationStatus.CANCELLED if cancelled else OperationStatus.FAILED
         return await self._end(run, procedure, Outcome(ended_as, facts))
+
+    async def _undo_step(
+        self, run: Run, procedure: Procedure, ordinal: int, step: Step, undo: Action
+    ) -> NornError | None:
+        """Undo a step; why it could not be undone. Where the whole has to be, that is tried for ten minutes."""
+        loop = asyncio.get_running_loop()
+        deadline, delay = loop.time() + (UNDO_PATIENCE_S if procedure.whole else 0.0), 0.5
+        while True:
+            try:
+                await undo(run)
+                return None
+            except (LeaseLost, DatabaseUnavailable):
+                raise
+            except NornError as error:
+                delay = min(delay * 2, UNDO_PAUSE_S)
+                if loop.time() + delay > deadline:
+                    return error
+                log.warning("undo_failed", operation=run.id, step=step.name, error=error.message)
+                said = f"[could not be undone yet: {error.message} Trying again]\n"
+                run.output.write(said)
+                text = run.output.text
+
+                async def tell(transaction: Fenced, text: str = text, said: str = said) -> None:
+                    await transaction.append_output(ordinal, step.name, text, said)
+
+                await self._write(run, tell)
+                await asyncio.sleep(delay)
 
     async def _end(self, run: Run, procedure: Procedure, outcome: Outcome, ended: Write | None = None) -> Outcome:
         async def write(transaction: Fenced) -> None:

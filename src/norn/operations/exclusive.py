@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from contextlib import AsyncExitStack
 
 from norn.domain.ports import AppDatabase
-from norn.errors import Unavailable
+from norn.errors import NotPossible, Unavailable
 from norn.operations.procedures import Run
 from norn.operations.services import Services
 
@@ -18,12 +19,24 @@ class Exclusive:
         self._services = services
         self._held: dict[str, AsyncExitStack] = {}
 
-    async def have(self, run: Run, database: AppDatabase) -> None:
-        """Wait until nobody else is at work on the database, and keep others off it. Again: nothing happens."""
-        if run.id not in self._held:
-            held = AsyncExitStack()
-            await held.enter_async_context(self._services.databases.alone(database, run.output.write))
-            self._held[run.id] = held
+    async def have(self, run: Run, database: AppDatabase, at_most_s: float | None = None) -> None:
+        """Wait until nobody else is at work on the database, and keep others off it. Again: nothing happens.
+
+        It lasts until `let_go`, or until this server leaves the operation. Raises NotPossible after `at_most_s`.
+        """
+        if run.id in self._held:
+            return
+        held = AsyncExitStack()
+        try:
+            async with asyncio.timeout(at_most_s):
+                await held.enter_async_context(self._services.databases.alone(database, run.output.write))
+        except TimeoutError as error:
+            raise NotPossible(
+                f"Another operation is at work on the database {database.name}, still after {at_most_s:g} s.",
+                hint="`norn status` shows what is running; a server that hangs keeps it: end that.",
+            ) from error
+        self._held[run.id] = held
+        run.on_leave(lambda: self.let_go(run))
 
     async def let_go(self, run: Run) -> None:
         """Let others at it again."""

@@ -21,9 +21,11 @@ _ARTIFACTS_FROM = 1_000
 Document = dict[str, Any]
 
 
-async def deployment_document(services: Services, deployment: Deployment) -> Document:
-    """A deployment with the steps of its operation."""
-    operation = await services.store.operation(deployment.id)
+async def deployment_document(
+    services: Services, deployment: Deployment, operation: Operation | None = None
+) -> Document:
+    """A deployment with the steps of its operation; that is looked up where it is not given."""
+    operation = operation or await services.store.operation(deployment.id)
     steps = [step.to_json() for step in operation.steps] if operation else []
     return deployment.to_json() | {
         "steps": steps,

@@ -21,6 +21,15 @@ class Run:
         self.state: dict[str, Any] = claim.state
         """What the steps of this operation know; kept with each finished step, and by `checkpoint`."""
         self.output = StepOutput()
+        self._leaving: list[Callable[[], Awaitable[None]]] = []
+
+    def on_leave(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Do that once this server is at work on the operation no longer, for whatever reason."""
+        self._leaving.append(action)
+
+    async def leave(self) -> None:
+        while self._leaving:
+            await self._leaving.pop()()
 
     @property
     def operation(self) -> Operation:
@@ -72,6 +81,8 @@ class Procedure:
 
     steps: Sequence[Step]
     ends: Callable[[Run, Fenced, Outcome], Awaitable[None]] | None = None
+    whole: bool = False
+    """Half an undo would do harm: one that fails is tried again for a while, and those before it wait for it."""
 
 
 Procedures = Callable[[Operation], Procedure]

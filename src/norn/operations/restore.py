@@ -162,6 +162,10 @@ def restore_procedure(services: Services) -> Procedure:
     )
 
 
+_ALONE_S = 60.0
+"""How long the last moment may wait for others who are at work on the same database."""
+
+
 class RestoreSteps:
     """Each may be run again: it looks at the world first, then acts."""
 
@@ -169,9 +173,19 @@ class RestoreSteps:
         self._services = services
         self._exclusive = Exclusive(services)
 
+    async def _database(self, run: Run) -> AppDatabase:
+        """The app's; the same one from the first step to the last. Raises NotPossible where it has become another."""
+        database = await database_of(self._services, run.app)
+        if run.state.get("database", database.name) != database.name:
+            raise NotPossible(
+                f"{run.app} has the database {database.name} now, and had {run.state['database']} when this began.",
+                hint="Put services.postgres of its infraspec back until this has ended.",
+            )
+        return database
+
     async def restore(self, run: Run) -> None:
         """Bring the snapshot into a database beside the live one, and check that all of it is there."""
-        params, database = run.operation.params, await database_of(self._services, run.app)
+        params, database = run.operation.params, await self._database(run)
         await self._exclusive.have(run, database)
         if "former" not in run.state:  # the names come first: whoever goes on after a crash finds what there is
             if params["into"]:  # from the next line on a database of that name is this operation's to remove
@@ -180,7 +194,7 @@ class RestoreSteps:
             copy = params["into"] or copy_name(database.name, now)
             if params.get("undo"):
                 copy = (await self._undone(run)).former
-            await run.checkpoint(copy=copy, former=former_name(database.name, now))
+            await run.checkpoint(copy=copy, former=former_name(database.name, now), database=database.name)
         if params.get("undo"):
             run.output.line(f"{run.state['copy']} is what was live before the restore")
             return
@@ -197,15 +211,23 @@ class RestoreSteps:
         """Remove the copy, where it has not become the live database."""
         try:
             if not run.operation.params.get("undo") and "copy" in run.state and not run.state.get("swapped"):
-                database = await database_of(self._services, run.app)
-                await self._services.restores.drop(database, run.state["copy"])
-                run.output.line(f"{run.state['copy']} is removed; {database.name} is as it was")
+                await self._remove(run, await self._database(run), run.state["copy"])
         finally:
             await self._exclusive.let_go(run)
 
+    async def _remove(self, run: Run, database: AppDatabase, copy: str) -> None:
+        if not run.state.get("written"):
+            await self._services.restores.drop(database, copy)
+            run.output.line(f"{copy} is removed; {database.name} is as it was")
+            return
+        # While it was live somebody has written to it: kept as a restore that has taken itself back.
+        async with run.transaction() as transaction:
+            await transaction.add_restore(database.name, copy, None, run.id, run.state["moment"])
+        run.output.line(f"{copy} was written to while it was live: it is kept for a while beside {database.name}")
+
     async def compare(self, run: Run, downtime_s: float | None = None) -> None:
         """Say what would be lost, and how long the app would be down, and wait for a yes."""
-        database = await database_of(self._services, run.app)
+        database = await self._database(run)
         if run.operation.params["into"] is not None:
             run.output.line("the live database stays: nothing is lost")
             return
@@ -231,7 +253,7 @@ class RestoreSteps:
 
     async def swap(self, run: Run) -> None:
         """Put the copy in the live database's place."""
-        database = await database_of(self._services, run.app)
+        database = await self._database(run)
         into = run.operation.params["into"]
         if into is not None:
             run.state["result"] = {"database": into, "snapshot": run.operation.params["snapshot"]}
@@ -242,11 +264,12 @@ class RestoreSteps:
             await transaction.save(run.state)
             await self.note(run, transaction)
             await transaction.mark(accepted=True, committed=True)
+        self.tell(run)
         await self.let_go(run)
 
     async def put_in_place(self, run: Run, database: AppDatabase) -> None:
         """Swap the databases; nobody has heard of it yet."""
-        await self._exclusive.have(run, database)
+        await self._exclusive.have(run, database, _ALONE_S)
         former = run.state["former"]
         await self._services.restores.swap(database, run.state["copy"], former, run.output.write)
         run.state["swapped"] = True
@@ -256,7 +279,11 @@ class RestoreSteps:
             "snapshot": run.operation.params["snapshot"],
             "loss": run.state["loss"],
         }
-        run.output.line(f"`norn snapshots undo {run.app}` takes it back; {former} is kept until then")
+
+    def tell(self, run: Run) -> None:
+        """Say how to take back what stays now."""
+        former = run.state["result"]["former"]
+        run.output.line(f"`norn snapshots undo {run.app}` takes it back; what was live is kept as {former} for a while")
 
     async def note(self, run: Run, transaction: Fenced) -> None:
         """The swap stays: it can be undone from now on."""
@@ -265,6 +292,10 @@ class RestoreSteps:
             result["database"], result["former"], params["snapshot"], params.get("undo"), run.state["moment"]
         )
 
+    async def have(self, run: Run) -> None:
+        """The database to oneself, after a crash, too. Raises NotPossible."""
+        await self._exclusive.have(run, await self._database(run), _ALONE_S)
+
     async def let_go(self, run: Run) -> None:
         """Others may be at work on the database again."""
         await self._exclusive.let_go(run)
@@ -272,8 +303,10 @@ class RestoreSteps:
     async def swap_back(self, run: Run) -> None:
         """Where the databases have been swapped and nobody has heard of it yet: as it was."""
         if run.operation.params["into"] is None and "former" in run.state:
-            database, copy, former = await database_of(self._services, run.app), run.state["copy"], run.state["former"]
+            database, copy, former = await self._database(run), run.state["copy"], run.state["former"]
             if await self._services.restores.exists(database, former):
+                since = await self._services.restores.loss_since(database, Moment.from_json(run.state["moment"]))
+                await run.checkpoint(written=bool(since.tables))
                 await self._services.restores.swap(database, former, copy, run.output.write)
             run.state.pop("result", None)
             await run.checkpoint(swapped=False)

@@ -61,7 +61,8 @@ class RollbackSteps:
             return
         live = await live_version(self._services, run.app)
         own = await self.own(run)
-        if run.operation.params["ensure"] and live is not None and live.digest != own.digest:
+        retargets = run.operation.params["ensure"] and not run.operation.params.get("withData")
+        if retargets and live is not None and live.digest != own.digest:
             choice = await find_target(self._services, run.app, live)
             if isinstance(choice, NoTarget):
                 raise nothing_to_roll_back_to(run.app, choice)

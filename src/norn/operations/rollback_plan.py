@@ -13,7 +13,7 @@ from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
 from norn.domain.store import Begun
 from norn.domain.targets import LiveVersion, NoTarget, Target
-from norn.domain.verdict import Level, Verdict, verdict_of
+from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
 from norn.operations.rollouts import remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
@@ -150,8 +150,12 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
 
 async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
     """Plan, then take the request if the world is still as the plan found it; None where it is not."""
-    active, recorded, live = await asyncio.gather(
-        services.store.active_operations(app), services.store.live_deployment(app), live_version(services, app)
+    active, recorded, live, now, found = await asyncio.gather(
+        services.store.active_operations(app),
+        services.store.live_deployment(app),
+        live_version(services, app),
+        services.store.now(),
+        services.runtime.findings(app),
     )
     admission = admit(OperationKind.ROLLBACK, active, explicit=not request.joins(active))
     if isinstance(admission, Answer):
@@ -163,7 +167,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         return Reply(joined, unchanged=True)
     assert isinstance(admission, Accept)
     _refuse_stale(request, live)
-    plan = await _plan(services, app, request, live, admission.stop)
+    plan = await _plan(services, app, request, live, admission.stop, found, now)
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
@@ -205,8 +209,9 @@ async def _plan(
     request: RollbackRequest,
     live: LiveVersion | None,
     stop: Sequence[Operation],
+    found: Sequence[Finding],
+    now: datetime,
 ) -> Plan:
-    now, found = await asyncio.gather(services.store.now(), services.runtime.findings(app))
     if request.version is not None:
         chosen, doubts = await find_version(services, app, request.version)
         target = targets.named_target(chosen, request.version, live, now)
@@ -234,7 +239,10 @@ async def _with_data(services: Services, app: str, request: RollbackRequest, pla
         return replace(plan, data=request.data)
     deploys = (operation for operation in plan.stop if operation.kind is OperationKind.DEPLOY)
     stopped = next(deploys, None) if plan.ensure else None
-    data = await find_way_back(services, app, plan.target.deployment, stopped, request.affects)
+    target = plan.target.deployment
+    live = plan.live.deployment if plan.live is not None else None
+    own_data = live is not None and live.id == target.id and not plan.ensure
+    data = await find_way_back(services, app, target, request.affects, stopped=stopped, own_data=own_data)
     return replace(plan, data=data)
 
 
@@ -345,7 +353,7 @@ async def _take(
             claim = await transaction.add_begun(*what, begun)
         else:
             await transaction.add_operation(*what)
-        await transaction.add_deployment(
+        deployment = await transaction.add_deployment(
             operation_id,
             kind="rollback",
             status=Status.DEPLOYING.value if begun is not None else Status.QUEUED.value,
@@ -370,4 +378,4 @@ async def _take(
     if claim is not None:
         assert services.worker is not None
         services.worker.take(claim)
-    return Reply(await services.store.deployment(operation_id), plan=plan)
+    return Reply(deployment, plan=plan)

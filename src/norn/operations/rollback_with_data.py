@@ -4,9 +4,12 @@ stopped, the databases swapped, the image changed, the app started. Whatever fai
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from norn.domain.deployments import Deployment
+from norn.domain.store import Fenced
 from norn.errors import NornError, RolloutFailed
 from norn.operations import rollouts
 from norn.operations.app_databases import database_of
@@ -36,6 +39,7 @@ def rollback_with_data_procedure(services: Services) -> Procedure:
             Step("bake", code.bake),
         ),
         ends=rollouts.end_deployment,
+        whole=True,  # the code of one version must not meet the data of the other
     )
 
 
@@ -45,7 +49,13 @@ class WithDataSteps:
     def __init__(self, services: Services) -> None:
         self._services = services
         self.data = RestoreSteps(services)
-        self.code = RollbackSteps(services, also=self.data.note)
+        self.code = RollbackSteps(services, also=self._stays)
+
+    async def _stays(self, run: Run, transaction: Fenced) -> None:
+        """Code and data stay as they are from now on: they can be taken back."""
+        await self.data.note(run, transaction)
+        if run.state.get("partial"):
+            await transaction.make_live()
 
     async def compare(self, run: Run) -> None:
         """Say what would be lost, and how long the app would be down, and wait for a yes."""
@@ -53,12 +63,17 @@ class WithDataSteps:
 
     async def stop(self, run: Run) -> None:
         """End what runs: two versions must not write to what only one of them knows."""
+        await self.data.have(run)
         await self._services.runtime.halt(run.app, run.output.write)
 
     async def bring_back(self, run: Run) -> None:
         """What was live runs again."""
-        if not run.state.get("partial"):
+        if run.state.get("partial"):
+            return
+        try:
             await self._services.runtime.bring_back(run.app, timeout_of(await self.code.own(run)), run.output.write)
+        except RolloutFailed as failed:
+            run.output.line(f"[it runs again, but is not healthy: {failed.message}]")
 
     async def swap(self, run: Run) -> None:
         await self.data.put_in_place(run, await database_of(self._services, run.app))
@@ -78,6 +93,7 @@ class WithDataSteps:
     async def start(self, run: Run) -> None:
         """As much as ran before; from the moment it is healthy, the whole stays."""
         own: Deployment = await self.code.own(run)
+        run.state.pop("partial", None)  # of an attempt that was interrupted
         try:
             await self._services.runtime.bring_back(run.app, timeout_of(own), run.output.write)
         except RolloutFailed as failed:
@@ -85,6 +101,7 @@ class WithDataSteps:
             raise
         await run.output.flush()  # whoever waits for the commitment that follows has seen it
         await self.code.rollout(run)
+        self.data.tell(run)
         await self.data.let_go(run)
 
     async def stop_again(self, run: Run) -> None:
@@ -94,12 +111,23 @@ class WithDataSteps:
 
 
 async def bring_back_forgotten(services: Services) -> None:
-    """Run again what an operation has halted that is over by now: its undo could not reach the runtime, say."""
-    for app in await services.runtime.halted():
-        if await services.store.active_operations(app):
-            continue
-        log.warning("halted_without_operation", app=app)
-        try:
-            await services.runtime.bring_back(app, _BRING_BACK_S, lambda _text: None)
-        except NornError as error:
-            log.warning("not_brought_back", app=app, error=error.message)
+    """Run again what an operation has halted that is over by now: its undo could not reach the runtime, say.
+
+    Where that undo has left code and data that may not belong together, it stays halted: somebody has to look.
+    """
+    await asyncio.gather(*(_bring_back(services, app) for app in await services.runtime.halted()))
+
+
+async def _bring_back(services: Services, app: str) -> None:
+    if any(operation.params.get("withData") for operation in await services.store.active_operations(app)):
+        return
+    for deployment in await services.store.deployments(app=app, limit=1):
+        operation = await services.store.operation(deployment.id)
+        if operation is not None and operation.params.get("withData") and (operation.error or {}).get("undoErrors"):
+            log.warning("stays_halted", app=app, operation=operation.id)
+            return
+    log.warning("halted_without_operation", app=app)
+    try:
+        await services.runtime.bring_back(app, _BRING_BACK_S, lambda _text: None)
+    except NornError as error:
+        log.warning("not_brought_back", app=app, error=error.message)

@@ -48,6 +48,8 @@ async def remembered(services: Services, app: str, live: LiveVersion | None) -> 
 
 async def see_through(run: Run, services: Services, image: Image, timeout_s: float) -> None:
     """Watch the accepted change to its end, then make sure that what runs is what was meant."""
+    if not run.operation.params.get("withData") and run.app in await services.runtime.halted():
+        await services.runtime.bring_back(run.app, timeout_s, run.output.write)  # what is left of one that is over
     await services.runtime.watch(run.app, run.id, timeout_s, run.output.write)
     live = await services.runtime.live(run.app)
     if live is None or live.digest != image.digest:

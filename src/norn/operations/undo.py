@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from norn.domain.operations import Operation
+from norn.domain.operations import Operation, OperationKind, Refuse
 from norn.errors import NotPossible
 from norn.operations.app_databases import database_of
 from norn.operations.restore import RestoreRequest, last_restore, request_restore
 from norn.operations.rollback_plan import RollbackRequest, request_rollback
-from norn.operations.services import Caller, Services, once_operation
+from norn.operations.services import Caller, Services, busy, once_operation
 from norn.operations.way_back import taken_back
 
 
@@ -16,6 +16,10 @@ async def request_undo(services: Services, request: RestoreRequest, caller: Call
 
     async def take() -> str:
         app = await services.source.app(request.app)
+        for operation in await services.store.active_operations(app.name):
+            restores = operation.kind is OperationKind.RESTORE or operation.params.get("withData")
+            if restores and not operation.committed:
+                raise busy(Refuse(operation, f"a {operation.kind.value} of {app.name} with its data is under way"))
         last = await last_restore(services, app.name, await database_of(services, app.name))
         together = await services.store.deployment(last.id)
         if together is None:

@@ -72,12 +72,19 @@ def for_retention(rows: Mapping[str, Mapping[str, Any]]) -> list[StoredSnapshot]
 
 
 async def find_way_back(
-    services: Services, app_name: str, target: Deployment, stopped: Operation | None, affects: Sequence[str]
+    services: Services,
+    app_name: str,
+    target: Deployment,
+    affects: Sequence[str],
+    *,
+    stopped: Operation | None = None,
+    own_data: bool = False,
 ) -> WayBack:
     """The snapshot with the data as the target left it, all checked that can be checked before it is restored.
 
-    `stopped` is the deploy in the way that has not rolled out: then it is the one that this deploy took. Raises
-    SnapshotMissing, SnapshotDamaged, NotPossible, SharedDatabase, NoRoom.
+    `stopped` is the deploy in the way that has not rolled out: then it is the one that this deploy took. `own_data`:
+    the target is live, and the code alone has gone back to it. Raises SnapshotMissing, SnapshotDamaged, NotPossible,
+    SharedDatabase, NoRoom.
     """
     app = await services.source.app(app_name)
     database = await database_of(services, app.name)
@@ -88,11 +95,13 @@ async def find_way_back(
         if name is None:
             raise NotPossible(
                 f"The deploy in the way ({stopped.id}) has taken no snapshot, so there is nothing to restore.",
-                hint=f"`norn rollback {app.name}` stops it; before its snapshot it changes no data.",
+                hint=f"`norn rollback {app.name}` stops it. Unless it was told to take none, no data is changed yet.",
             )
     else:
         history = await services.store.deployments(app=app.name, limit=_HISTORY)
-        name = way_back(target.digest or "", history, for_retention(rows))
+        # Of what the code alone has gone back to, what was taken since is not its own data.
+        before = target.live_from if own_data else None
+        name = way_back(target.digest or "", history, for_retention(rows), before=before)
         if name is None:
             raise SnapshotMissing(
                 f"There is no snapshot with the data as {target.image_tag} left it: no deploy has taken one while it "
@@ -145,5 +154,8 @@ async def back_without_data(
     if replaced is None or replaced.status is not Status.ROLLED_BACK:
         return None  # it has gone forward
     since = now.live_from or now.requested_at
-    restored = any(restore.restored_at >= since for restore in await services.store.restores(now.app))
+    restored = any(
+        restore.restored_at >= since and restore.undoes is None and restore.undone_by is None
+        for restore in await services.store.restores(now.app)
+    )
     return None if restored else now

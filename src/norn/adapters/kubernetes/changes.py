@@ -75,10 +75,11 @@ class Changes:
             for _ in range(_LOOKS):
                 tries += 1
                 workload = await self._workload(switch.app, fresh=tries > 1)
-                if workload.change is not None and workload.change.deployment_id == switch.deployment_id:
+                images = images_for(workload, switch)
+                done = workload.images(list(images)) == images
+                if done and workload.change is not None and workload.change.deployment_id == switch.deployment_id:
                     return  # carried out before the answer was lost
                 refuse(workload)
-                images = images_for(workload, switch)
                 note = Note(switch.deployment_id, switch.image.tag, switch.image.digest, images)
                 cause = f"norn rollback to {switch.image.tag} ({switch.deployment_id})"
                 operations = image_patch(workload, images, note, cause, resume=switch.resume)

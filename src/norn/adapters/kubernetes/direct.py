@@ -14,7 +14,7 @@ from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.workload import DIRECT, WAY_BACK, Note, Workload
 from norn.domain.images import Image
 from norn.domain.ports import Direct, Output, Switch
-from norn.errors import NothingToRollBackTo
+from norn.errors import NothingToRollBackTo, NotPossible
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class DirectRollback:
         self._mirror = Mirror(cluster)
 
     async def plan(self, app: str) -> DirectPlan:
-        """Raises NothingToRollBackTo, RuntimeUnavailable."""
+        """Raises NothingToRollBackTo, NotPossible, RuntimeUnavailable."""
         obj = await self._cluster.get(Deployment, app)
         if obj is None:
             raise NothingToRollBackTo(
@@ -93,7 +93,13 @@ class DirectRollback:
                 hint="NORN_NAMESPACE says where to look.",
                 skipped=[],
             )
-        return plan_direct(Workload(obj))
+        workload = Workload(obj)
+        if workload.halted:
+            raise NotPossible(
+                f"{app} is stopped in the middle of a rollback of code and data: which data is live is not known here.",
+                hint="Start a Norn server: it brings that rollback to its end, and the app back.",
+            )
+        return plan_direct(workload)
 
     async def run(
         self, plan: DirectPlan, operation_id: str, by: str, reason: str, *, resume: bool, timeout_s: float,

@@ -45,15 +45,13 @@ class Halts:
         output(f"nothing of {app} runs\n")
 
     async def _left(self, app: str) -> Sequence[str]:
-        """What still runs, or may still be made. The API server has the last word: a copy can be out of date."""
-        obj = await self._mirror.deployment(app)
+        """What still runs, or may still be made. By the API server's word: a copy can be out of date."""
+        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
         if obj is None:
             raise nothing_there(app)
         status = obj.get("status") or {}
         if int(status.get("observedGeneration", 0)) < Workload(obj).generation or status.get("replicas"):
             return (f"the Kubernetes Deployment {app}",)
-        if self._mirror.current and (known := _running(app, self._mirror.pods.of(app).values())):
-            return known
         labels = obj["spec"]["selector"].get("matchLabels") or {}
         return _running(app, await self._cluster.patiently(lambda: self._cluster.list(Pod, labels)))
 

@@ -214,25 +214,31 @@ class LocalApp:
         """What is live runs, and what belongs to nothing does not. The caller holds the lock."""
         active, pending = self.files.active(), self.files.pending()
         if active is not None and not self.files.halted:
-            upstreams = [
-                await self.adopt_or_start(item.instance, active.image, active.template) for item in active.upstreams
-            ]
-            if tuple(upstreams) != active.upstreams:
-                active = dataclasses.replace(active, upstreams=tuple(upstreams))
-                await asyncio.to_thread(self.files.write_active, active)
+            active = await self._running(active)
         coming = frozenset(
             name for name in self.files.instance_names() if pending and name.startswith(f"{pending.generation}-")
         )
         await self.settle(active, output, but=coming)
 
+    async def _running(self, active: Active) -> Active:
+        """What is live, each of its processes there, perhaps at other ports."""
+        upstreams = tuple(
+            [await self.adopt_or_start(item.instance, active.image, active.template) for item in active.upstreams]
+        )
+        if upstreams != active.upstreams:
+            active = dataclasses.replace(active, upstreams=upstreams)
+            await asyncio.to_thread(self.files.write_active, active)
+        return active
+
     async def start(self, timeout_s: float, output: Output) -> None:
         """What is live runs, halted or not until now. Raises RolloutFailed where it does not become ready."""
         await asyncio.to_thread(self.files.unhalt)
-        await self.reconcile(output)
         active = self.files.active()
         if active is not None:
             deadline = asyncio.get_running_loop().time() + timeout_s
+            active = await self._running(active)
             await self._all_ready(sorted(active.instances), active.template, deadline, output)
+            await self.reconcile(output)  # only now does it get requests
 
     async def stop(self) -> None:
         """End all processes; what was live is remembered."""

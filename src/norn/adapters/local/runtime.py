@@ -15,7 +15,7 @@ from norn.adapters.local.images import LocalImages
 from norn.adapters.local.instances import Tuning
 from norn.adapters.local.logs import follow_logs
 from norn.adapters.local.readiness import ask_replica
-from norn.adapters.local.state import Active, Desired
+from norn.adapters.local.state import Active, Desired, is_app_name
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Workload
@@ -295,7 +295,9 @@ class LocalRuntime:
 
     def _known(self) -> list[str]:
         apps = self._machine.home / "apps"
-        return sorted(path.name for path in apps.iterdir() if path.is_dir()) if apps.is_dir() else []
+        if not apps.is_dir():
+            return []
+        return sorted(path.name for path in apps.iterdir() if path.is_dir() and is_app_name(path.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,14 @@ T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
+def is_app_name(name: str) -> bool:
+    """Whether it is a DNS label (RFC 1123)."""
+    return _NAME.match(name) is not None
+
+
 def check_app_name(app: str) -> str:
     """The name itself, where it is a DNS label (RFC 1123) and so cannot leave its directory. Raises UnknownApp."""
-    if not _NAME.match(app):
+    if not is_app_name(app):
         raise UnknownApp(f"{app!r} is not the name of an app.", hint="`norn apps` lists those that there are.")
     return app
 

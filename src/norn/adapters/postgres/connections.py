@@ -78,7 +78,10 @@ class Connections:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        async with self.connection() as connection, connection.transaction():
+        """Statements are sent without waiting for the answers to those before, until one is asked for (libpq's pipeline
+        mode): a statement that fails may raise where a later one is fetched, or at the end.
+        """
+        async with self.connection() as connection, connection.pipeline(), connection.transaction():
             yield connection
 
     async def dedicated(self) -> Connection:

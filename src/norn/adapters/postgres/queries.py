@@ -133,7 +133,7 @@ WHERE app = %(app)s AND image_tag = %(image_tag)s AND digest = %(digest)s AND re
 """
 ASK: LiteralString = "UPDATE operations SET asks = %(asks)s, confirmed = NULL WHERE id = %(id)s"
 DEPLOYMENT_EVENT: LiteralString = """
-SELECT app, kind, status, image_tag FROM deployments WHERE id = %(id)s
+SELECT id, app, kind, status, image_tag FROM deployments WHERE id = %(id)s
 """
 
 # ---- taking requests ---------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connection
-from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, to_claim, to_operation
+from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, to_claim, to_deployment, to_operation
+from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.snapshots import Snapshot
 from norn.domain.store import NOW, Begun, Claim
@@ -57,24 +58,29 @@ class _Publishing:
         cursor = await self._connection.execute(queries.DEPLOYMENT_EVENT, {"id": deployment_id})
         row = await cursor.fetchone()
         if row is not None:
-            data = {"id": deployment_id, "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
-            self._publish("deployment", deployment_id, data)
+            self._publish_row(row)
+
+    def _publish_row(self, row: Row) -> None:
+        data = {"id": row["id"], "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
+        self._publish("deployment", row["id"], data)
 
 
 class AcceptingTransaction(_Publishing):
     """Takes a request for one app; whoever else asks for that app waits until this one has ended."""
 
     async def lock(self) -> None:
+        """Returns once it is alone, and has learnt, with the same message, what every request has to know then."""
         await self._connection.execute(queries.LOCK_APP, {"app": self._app})
+        active = await self._connection.execute(queries.ACTIVE_OF_APP, {"app": self._app})
+        live = await self._connection.execute(queries.LIVE_DEPLOYMENT, {"app": self._app})
+        self._active = [to_operation(row) for row in await active.fetchall()]
+        self._live = await live.fetchone()
 
     async def active(self) -> Sequence[Operation]:
-        cursor = await self._connection.execute(queries.ACTIVE_OF_APP, {"app": self._app})
-        return [to_operation(row) for row in await cursor.fetchall()]
+        return self._active
 
     async def live_deployment_id(self) -> str | None:
-        cursor = await self._connection.execute(queries.LIVE_DEPLOYMENT, {"app": self._app})
-        row = await cursor.fetchone()
-        return row["id"] if row else None
+        return self._live["id"] if self._live else None
 
     async def add_operation(
         self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
@@ -116,13 +122,13 @@ class AcceptingTransaction(_Publishing):
                 "lease_s": begun.lease_s,
             },
         )
-        row = await cursor.fetchone()
-        assert row is not None
         steps = [{"step": step, "status": "done", "output": output} for step, output in begun.done]
         steps.append({"step": begun.next, "status": "running", "output": ""})
         values = {"id": operation_id, "steps": Jsonb([{"ordinal": n} | step for n, step in enumerate(steps)])}
-        cursor = await self._connection.execute(queries.ADD_BEGUN_STEPS, values)
-        records = sorted(await cursor.fetchall(), key=lambda record: int(record["ordinal"]))
+        added = await self._connection.execute(queries.ADD_BEGUN_STEPS, values)
+        row = await cursor.fetchone()
+        assert row is not None
+        records = sorted(await added.fetchall(), key=lambda record: int(record["ordinal"]))
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "running"})
         for step, output in begun.done:
             self._publish("step", operation_id, {"step": step, "status": "running"})
@@ -131,13 +137,13 @@ class AcceptingTransaction(_Publishing):
         self._publish("step", operation_id, {"step": begun.next, "status": "running"})
         return to_claim(row, records)
 
-    async def add_deployment(self, deployment_id: str, **columns: Any) -> None:
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
         values = _columns({"id": deployment_id, "app": self._app} | columns)
         # A deploy is its own origin: its number is only known here.
         names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
         own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
-        await self._connection.execute(
-            sql.SQL("INSERT INTO deployments ({}) VALUES ({})").format(
+        cursor = await self._connection.execute(
+            sql.SQL("INSERT INTO deployments ({}) VALUES ({}) RETURNING *").format(
                 sql.SQL(", ").join(map(sql.Identifier, ["seq", *names])),
                 sql.SQL(", ").join(
                     [sql.SQL("DEFAULT"), *(sql.Placeholder(name) if name in values else own for name in names)]
@@ -145,7 +151,10 @@ class AcceptingTransaction(_Publishing):
             ),
             values,
         )
-        await self._publish_deployment(deployment_id)
+        row = await cursor.fetchone()
+        assert row is not None
+        self._publish_row(row)
+        return to_deployment(row)
 
     async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None:
         cancel = {"by": by, "reason": reason} | ({"preemptedBy": preempted_by} if preempted_by else {})
