@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,8 @@ def test_what_was_written_to_data_that_is_taken_back_is_kept_beside_it(app: App)
     failed = server.ended(reply.body["id"])
     assert (failed["status"], failed["error"].get("undoErrors"), books(app)) == ("failed", None, UNTITLED)
     restored = next(step["output"] for step in failed["steps"] if step["step"] == "restore")
-    (kept,) = [word for word in restored.split() if word.startswith(f"{app.name}_restoring_") and "kept" in restored][
-        -1:
-    ]
-    with app.database(kept) as connection:
+    kept = re.search(r"(\S+) was written to while it was live", restored)
+    assert kept is not None, restored
+    with app.database(kept[1]) as connection:
         assert connection.execute("SELECT title FROM books WHERE id = 5").fetchone() == ("acknowledged",)
     assert server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "there is nothing to take back"
