@@ -103,3 +103,13 @@ def test_what_was_written_to_data_that_is_taken_back_is_kept_beside_it(app: App)
     with app.database(kept[1]) as connection:
         assert connection.execute("SELECT title FROM books WHERE id = 5").fetchone() == ("acknowledged",)
     assert server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "there is nothing to take back"
+
+
+def test_the_data_of_what_is_live_can_be_had_after_a_deploy_has_failed(app: App) -> None:
+    with_data(app)
+    app.declare("ALTER TABLE books DROP COLUMN title", more=more())
+    app.commit("worse", extra="sys.exit('never starts')")
+    assert app.server.norn("deploy", app.name).exit_status == 1
+    assert (app.get(), len(books(app)[0])) == ("good", 1), "its migration has happened"
+    with_data(app, "--to", tag_of(app, "good"))
+    assert (app.get(), books(app)) == ("good", TITLED)

@@ -52,12 +52,16 @@ def test_a_version_that_does_not_become_healthy_is_taken_back_with_its_data(app:
 
 
 def test_what_nobody_is_at_work_on_does_not_stay_halted(app: GitApp, world: World) -> None:
+    mark = app.server.home / "apps" / app.name / "halted"
     if world.space is None:
-        (app.server.home / "apps" / app.name / "halted").touch()
+        mark.touch()
         app.server.stop()
         app.server.start()
+        until(lambda: not mark.exists(), "the end of the halt")
     else:
-        world.space.kubectl("annotate", f"deployment/{app.name}", "norn.dev/replicas-before=2")
-        world.space.kubectl("scale", f"deployment/{app.name}", "--replicas=0")
-    until(lambda: healthy(app) == (2, 2), "its processes")
-    assert app.get() == "worse"
+        name, note = f"deployment/{app.name}", "norn.dev/replicas-before"
+        world.space.kubectl("annotate", name, f"{note}=2")
+        world.space.kubectl("scale", name, "--replicas=0")
+        space = world.space
+        until(lambda: note not in space.kubectl("get", name, "-o", "jsonpath={.metadata.annotations}"), "its end")
+    until(lambda: healthy(app) == (2, 2) and app.get() == "worse", "its processes")

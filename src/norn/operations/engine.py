@@ -56,6 +56,18 @@ def _ending(run: Run, ordinal: int, status: StepStatus, output: str, rest: str =
     return write
 
 
+def _as_ours(error: Exception, operation_id: str) -> NornError:
+    """What a step raised, as an error for people."""
+    if isinstance(error, NornError):
+        return error
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return StepFailed(f"{error.strerror or error}{where}.", hint="Look at the disk and the permissions there.")
+    log.error("step_defect", operation=operation_id, exc_info=error)
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return NornError(f"A defect in Norn: {text}", hint="Please report it.")
+
+
 class Engine:
     def __init__(
         self,
@@ -226,18 +238,9 @@ class Engine:
             task.uncancel()
             current = await self._store.operation(operation.id)
             return await self._fail(run, procedure, self._cancelled_error(run, current))
-        except OSError as error:
-            self._cancellable.discard(operation.id)
-            where = f" ({error.filename})" if error.filename else ""
-            failed = StepFailed(
-                f"{error.strerror or error}{where}.", hint="Look at the disk and the permissions there."
-            )
-            return await self._fail(run, procedure, failed)
         except Exception as error:
             self._cancellable.discard(operation.id)
-            log.exception("step_defect", operation=operation.id)
-            text = "".join(traceback.format_exception_only(error)).strip()
-            return await self._fail(run, procedure, NornError(f"A defect in Norn: {text}", hint="Please report it."))
+            return await self._fail(run, procedure, _as_ours(error, operation.id))
         return await self._end(run, procedure, Outcome(OperationStatus.SUCCEEDED, None), ended)
 
     @staticmethod
@@ -354,7 +357,8 @@ class Engine:
                 return None
             except (LeaseLost, DatabaseUnavailable):
                 raise
-            except NornError as error:
+            except Exception as caught:
+                error = _as_ours(caught, run.id)
                 delay = min(delay * 2, UNDO_PAUSE_S)
                 if loop.time() + delay > deadline:
                     return error

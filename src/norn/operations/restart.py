@@ -5,6 +5,7 @@ from __future__ import annotations
 from norn.domain.operations import Operation, OperationKind
 from norn.errors import NotPossible
 from norn.operations.procedures import Procedure, Run, Step
+from norn.operations.rollouts import refuse_halted
 from norn.operations.services import Caller, Services, once_operation, take_alone
 from norn.operations.versions import live_version
 
@@ -19,6 +20,7 @@ async def request_restart(services: Services, app_name: str, caller: Caller) -> 
         if await services.runtime.live(app.name) is None:
             raise NotPossible(f"Nothing of {app.name} is live.", hint=f"Deploy it first: `norn deploy {app.name}`.")
         await services.runtime.refuse_paused(app.name)
+        await refuse_halted(services, app.name)
         return await take_alone(services, app.name, OperationKind.RESTART, caller, "")
 
     return await once_operation(services, caller, take)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +11,18 @@ from norn.domain.durations import format_duration
 from norn.domain.loss import Loss
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import AppDatabase, AppDirectory, Moment
+from norn.domain.retention import was_live
 from norn.domain.snapshot_names import NAME_BYTES, copy_name, former_name
 from norn.domain.snapshots import SPARE, Snapshot
 from norn.domain.store import Fenced, Restore
-from norn.errors import Invalid, NoRoom, NotPossible, SchemaDiffers, SharedDatabase
+from norn.errors import Invalid, NornError, NoRoom, NotPossible, SchemaDiffers, SharedDatabase
 from norn.operations.app_databases import database_of, service_of, sharing, snapshot_of
 from norn.operations.asking import ask
 from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once_operation, take_alone
+
+_HISTORY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +123,10 @@ async def _refuse_other_schema(services: Services, database: AppDatabase, other:
 
 
 async def _way_with_code(services: Services, app: str, snapshot: Snapshot) -> str:
-    """The command that brings the version of that time back together with the data, where there is one."""
-    deploy = await services.store.deployment(snapshot.operation_id) if snapshot.operation_id else None
-    version = f" --to {deploy.from_image_tag}" if deploy is not None and deploy.from_image_tag else ""
+    """The command that brings the version of that time back together with its data, where there is one."""
+    history = await services.store.deployments(app=app, limit=_HISTORY)
+    then = next((found.image_tag for found in history if was_live(found, snapshot.taken_at)), None)
+    version = f" --to {then}" if then is not None else ""
     return (
         f"`norn rollback {app}{version} --restore-snapshot` brings back the version of that time and its data; "
         "`--into DATABASE` restores it beside the live one."
@@ -158,7 +163,8 @@ def restore_procedure(services: Services) -> Procedure:
             Step("restore", steps.restore, undo=steps.discard),
             Step("compare", steps.compare),
             Step("swap", steps.swap, undo=steps.swap_back),
-        )
+        ),
+        whole=True,  # a swap that is not taken back must not be passed over
     )
 
 
@@ -253,13 +259,12 @@ class RestoreSteps:
 
     async def swap(self, run: Run) -> None:
         """Put the copy in the live database's place."""
-        database = await self._database(run)
         into = run.operation.params["into"]
         if into is not None:
             run.state["result"] = {"database": into, "snapshot": run.operation.params["snapshot"]}
             await self._exclusive.let_go(run)
             return
-        await self.put_in_place(run, database)
+        await self.put_in_place(run)
         async with run.transaction() as transaction:
             await transaction.save(run.state)
             await self.note(run, transaction)
@@ -267,8 +272,9 @@ class RestoreSteps:
         self.tell(run)
         await self.let_go(run)
 
-    async def put_in_place(self, run: Run, database: AppDatabase) -> None:
+    async def put_in_place(self, run: Run) -> None:
         """Swap the databases; nobody has heard of it yet."""
+        database = await self._database(run)
         await self._exclusive.have(run, database, _ALONE_S)
         former = run.state["former"]
         await self._services.restores.swap(database, run.state["copy"], former, run.output.write)
@@ -304,10 +310,15 @@ class RestoreSteps:
         """Where the databases have been swapped and nobody has heard of it yet: as it was."""
         if run.operation.params["into"] is None and "former" in run.state:
             database, copy, former = await self._database(run), run.state["copy"], run.state["former"]
+            await self.have(run)
             if await self._services.restores.exists(database, former):
-                since = await self._services.restores.loss_since(database, Moment.from_json(run.state["moment"]))
-                await run.checkpoint(written=bool(since.tables))
+                await run.checkpoint(written=True)  # until it is known better: somebody may have written to it
                 await self._services.restores.swap(database, former, copy, run.output.write)
+                moment = Moment.from_json(run.state["moment"])
+                with contextlib.suppress(NornError):
+                    run.state["written"] = bool(
+                        (await self._services.restores.loss_since(database, moment, copy)).tables
+                    )
             run.state.pop("result", None)
             await run.checkpoint(swapped=False)
 

@@ -68,6 +68,10 @@ class RollbackSteps:
                 raise nothing_to_roll_back_to(run.app, choice)
             run.output.line(f"{live.image_tag} rolled out before it could be stopped")
             own = await self._retarget(run, choice, live)
+        known = live.deployment if live is not None else None
+        if known is not None and known.id != own.from_deployment_id:  # an undo goes to where this really came from
+            async with run.transaction() as transaction:
+                await transaction.update_deployment(from_deployment_id=known.id, from_image_tag=known.image_tag)
         target = await self._services.store.deployment(own.target_deployment_id or "")
         assert target is not None
         previous = await rollouts.remembered(self._services, run.app, live)

@@ -15,7 +15,7 @@ from norn.domain.store import Begun
 from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
-from norn.operations.rollouts import remembered
+from norn.operations.rollouts import refuse_halted, remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
 from norn.operations.way_back import WayBack, back_without_data, find_way_back
@@ -171,6 +171,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
+        await refuse_halted(services, app)
         return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
     if plan.verdict.level is Level.UNSAFE and not request.force:
         raise Unsafe(
@@ -240,9 +241,10 @@ async def _with_data(services: Services, app: str, request: RollbackRequest, pla
     deploys = (operation for operation in plan.stop if operation.kind is OperationKind.DEPLOY)
     stopped = next(deploys, None) if plan.ensure else None
     target = plan.target.deployment
-    live = plan.live.deployment if plan.live is not None else None
-    own_data = live is not None and live.id == target.id and not plan.ensure
-    data = await find_way_back(services, app, target, request.affects, stopped=stopped, own_data=own_data)
+    alone = await back_without_data(services, plan.live, ())
+    # What was taken since the code alone has gone back to it is not its own data.
+    before = alone.live_from if alone is not None and alone.digest == target.digest else None
+    data = await find_way_back(services, app, target, request.affects, stopped=stopped, before=before)
     return replace(plan, data=data)
 
 

@@ -9,10 +9,10 @@ import asyncio
 import structlog
 
 from norn.domain.deployments import Deployment
+from norn.domain.operations import Operation
 from norn.domain.store import Fenced
 from norn.errors import NornError, RolloutFailed
 from norn.operations import rollouts
-from norn.operations.app_databases import database_of
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.restore import RestoreSteps
 from norn.operations.rollback import RollbackSteps, timeout_of
@@ -22,6 +22,7 @@ from norn.operations.versions import image_of
 log = structlog.get_logger(__name__)
 
 _BRING_BACK_S = 300.0
+_HISTORY = 50
 
 
 def rollback_with_data_procedure(services: Services) -> Procedure:
@@ -76,7 +77,7 @@ class WithDataSteps:
             run.output.line(f"[it runs again, but is not healthy: {failed.message}]")
 
     async def swap(self, run: Run) -> None:
-        await self.data.put_in_place(run, await database_of(self._services, run.app))
+        await self.data.put_in_place(run)
         await run.checkpoint()
 
     async def swap_back(self, run: Run) -> None:
@@ -119,15 +120,30 @@ async def bring_back_forgotten(services: Services) -> None:
 
 
 async def _bring_back(services: Services, app: str) -> None:
-    if any(operation.params.get("withData") for operation in await services.store.active_operations(app)):
+    if await services.store.active_operations(app):
         return
-    for deployment in await services.store.deployments(app=app, limit=1):
-        operation = await services.store.operation(deployment.id)
-        if operation is not None and operation.params.get("withData") and (operation.error or {}).get("undoErrors"):
-            log.warning("stays_halted", app=app, operation=operation.id)
-            return
+    if (operation := await _last_to_change_it(services, app)) is not None and _apart(operation):
+        log.warning("stays_halted", app=app, operation=operation.id)
+        return
     log.warning("halted_without_operation", app=app)
     try:
         await services.runtime.bring_back(app, _BRING_BACK_S, lambda _text: None)
     except NornError as error:
         log.warning("not_brought_back", app=app, error=error.message)
+
+
+async def _last_to_change_it(services: Services, app: str) -> Operation | None:
+    """The last rollback with data, where nothing has rolled out since."""
+    for deployment in await services.store.deployments(app=app, limit=_HISTORY):
+        operation = await services.store.operation(deployment.id)
+        if operation is not None and operation.params.get("withData"):
+            return operation
+        if deployment.rolled_out_at is not None:
+            return None
+    return None
+
+
+def _apart(operation: Operation) -> bool:
+    """Whether its undo has left the code of one version with the data of the other."""
+    steps = {undo.get("step") for undo in (operation.error or {}).get("undoErrors", ())}
+    return not steps.isdisjoint(("start", "switch", "swap"))

@@ -14,7 +14,7 @@ from norn.domain.operations import OperationStatus
 from norn.domain.ports import Release, Switch, Template
 from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion, Target
-from norn.errors import BakeFailed, NornError, RolloutFailed
+from norn.errors import BakeFailed, NornError, NotPossible, RolloutFailed
 from norn.operations.procedures import Outcome, Run
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
@@ -48,9 +48,10 @@ async def remembered(services: Services, app: str, live: LiveVersion | None) -> 
 
 async def see_through(run: Run, services: Services, image: Image, timeout_s: float) -> None:
     """Watch the accepted change to its end, then make sure that what runs is what was meant."""
-    if not run.operation.params.get("withData") and run.app in await services.runtime.halted():
-        await services.runtime.bring_back(run.app, timeout_s, run.output.write)  # what is left of one that is over
     await services.runtime.watch(run.app, run.id, timeout_s, run.output.write)
+    if not run.operation.params.get("withData") and run.app in await services.runtime.halted():
+        # Halted by an operation that is over: what has just become live is what is to run.
+        await services.runtime.bring_back(run.app, timeout_s, run.output.write)
     live = await services.runtime.live(run.app)
     if live is None or live.digest != image.digest:
         raise RolloutFailed(
@@ -60,6 +61,15 @@ async def see_through(run: Run, services: Services, image: Image, timeout_s: flo
         )
     run.output.line(f"{image.tag} is live")
     await run.output.flush()  # whoever waits for the commitment that follows has seen it all
+
+
+async def refuse_halted(services: Services, app: str) -> None:
+    """Raises NotPossible where nothing runs, and is not to: that would be taken for success."""
+    if app in await services.runtime.halted():
+        raise NotPossible(
+            f"{app} is stopped: a rollback of its code and data has not come to its end.",
+            hint=f"`norn history {app}` shows it; a deploy, or a rollback to another version, starts it with that.",
+        )
 
 
 async def put_back(run: Run, services: Services, *, template: bool = True) -> None:

@@ -78,12 +78,12 @@ async def find_way_back(
     affects: Sequence[str],
     *,
     stopped: Operation | None = None,
-    own_data: bool = False,
+    before: datetime | None = None,
 ) -> WayBack:
     """The snapshot with the data as the target left it, all checked that can be checked before it is restored.
 
-    `stopped` is the deploy in the way that has not rolled out: then it is the one that this deploy took. `own_data`:
-    the target is live, and the code alone has gone back to it. Raises SnapshotMissing, SnapshotDamaged, NotPossible,
+    `stopped` is the deploy in the way that has not rolled out: then it is the one that this deploy took. `before`:
+    only one that was taken before that moment. Raises SnapshotMissing, SnapshotDamaged, NotPossible,
     SharedDatabase, NoRoom.
     """
     app = await services.source.app(app_name)
@@ -99,8 +99,6 @@ async def find_way_back(
             )
     else:
         history = await services.store.deployments(app=app.name, limit=_HISTORY)
-        # Of what the code alone has gone back to, what was taken since is not its own data.
-        before = target.live_from if own_data else None
         name = way_back(target.digest or "", history, for_retention(rows), before=before)
         if name is None:
             raise SnapshotMissing(

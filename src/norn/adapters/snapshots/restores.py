@@ -111,8 +111,9 @@ class PostgresRestores:
         url = in_database(database.admin_url, copy)
         return await loss_of(database.admin_url, url, snapshot.anchor, snapshot.tables)
 
-    async def loss_since(self, database: AppDatabase, moment: Moment) -> Loss:
-        return await loss_since(database.admin_url, moment.anchor, moment.tables)
+    async def loss_since(self, database: AppDatabase, moment: Moment, name: str = "") -> Loss:
+        url = in_database(database.admin_url, name or database.name)
+        return await loss_since(url, moment.anchor, moment.tables)
 
     async def moment(self, database: AppDatabase, name: str) -> Moment:
         async with session(in_database(database.admin_url, name)) as connection:

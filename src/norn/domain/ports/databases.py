@@ -144,8 +144,8 @@ class Restores(Protocol):
         """What the live database has that the copy has not, by rows written and deleted since the snapshot."""
         ...
 
-    async def loss_since(self, database: AppDatabase, moment: Moment) -> Loss:
-        """What was written to the live database, and deleted from it, since a moment of it."""
+    async def loss_since(self, database: AppDatabase, moment: Moment, name: str = "") -> Loss:
+        """What was written to and deleted from the live database, or the one of that name, since a moment of it."""
         ...
 
     async def swap(self, database: AppDatabase, copy: str, former: str, output: Output) -> None:
