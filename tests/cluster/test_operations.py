@@ -192,6 +192,6 @@ def test_the_demo_comes_back_on_the_cluster_too(space: Namespace) -> None:
         environment = os.environ | settings | {"TMPDIR": directory}
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "The good version answers again." in done.stdout
+        assert "The good version answers again, with the data of then." in done.stdout
         assert list(Path(directory).iterdir()) == []
     assert space.get("deployment", "guestbook") is None

@@ -15,8 +15,8 @@ from norn.errors import RolloutFailed
 
 _GRACE_S = 30
 """What Kubernetes gives a pod to end where its template says nothing (terminationGracePeriodSeconds)."""
-_SPARE_S = 30.0
-"""Beyond which a pod that is being deleted is stuck: its node is gone, say."""
+_SPARE_S = 90.0
+"""Beyond which a pod that is being deleted is stuck (its node is gone, say), or the controllers are."""
 _LOOK_EVERY_S = 2.0
 
 
@@ -51,7 +51,7 @@ class Halts:
             raise nothing_there(app)
         status = obj.get("status") or {}
         if int(status.get("observedGeneration", 0)) < Workload(obj).generation or status.get("replicas"):
-            return (f"the Kubernetes Deployment {app}",)
+            return (f"the Kubernetes Deployment {app} ({status.get('replicas', 0)} replicas by its controller's word)",)
         labels = obj["spec"]["selector"].get("matchLabels") or {}
         return _running(app, await self._cluster.patiently(lambda: self._cluster.list(Pod, labels)))
 
