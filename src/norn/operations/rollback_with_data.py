@@ -120,7 +120,7 @@ async def bring_back_forgotten(services: Services) -> None:
 
 
 async def _bring_back(services: Services, app: str) -> None:
-    if await services.store.active_operations(app):
+    if await services.store.active_operations(app) or not await _ours(services, app):
         return
     if (operation := await _last_to_change_it(services, app)) is not None and _apart(operation):
         log.warning("stays_halted", app=app, operation=operation.id)
@@ -130,6 +130,13 @@ async def _bring_back(services: Services, app: str) -> None:
         await services.runtime.bring_back(app, _BRING_BACK_S, lambda _text: None)
     except NornError as error:
         log.warning("not_brought_back", app=app, error=error.message)
+
+
+async def _ours(services: Services, app: str) -> bool:
+    """Whether it was this installation that brought what is live: another one may be at work in the same namespace."""
+    live = await services.runtime.live(app)
+    noted = live.deployment_id if live is not None else None
+    return noted is not None and await services.store.deployment(noted) is not None
 
 
 async def _last_to_change_it(services: Services, app: str) -> Operation | None:
