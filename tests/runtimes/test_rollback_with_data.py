@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,8 @@ def test_what_nobody_is_at_work_on_does_not_stay_halted(app: GitApp, world: Worl
         until(lambda: not mark.exists(), "the end of the halt")
     else:
         name, note = f"deployment/{app.name}", "norn.dev/replicas-before"
-        world.space.kubectl("annotate", name, f"{note}=2")
-        world.space.kubectl("scale", name, "--replicas=0")
+        halted = {"metadata": {"annotations": {note: "2"}}, "spec": {"replicas": 0}}
+        world.space.kubectl("patch", name, "--type=merge", "--patch", json.dumps(halted))
         space = world.space
         until(lambda: note not in space.kubectl("get", name, "-o", "jsonpath={.metadata.annotations}"), "its end")
     until(lambda: healthy(app) == (2, 2) and app.get() == "worse", "its processes")
