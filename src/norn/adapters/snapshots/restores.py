@@ -144,7 +144,9 @@ class PostgresRestores:
             output(f"{len(snapshot.tables)} tables with {snapshot.rows:,} rows are there; the schema is as it was\n")
         except ProgramFailed as failed:
             raise RestoreFailed(
-                f"{snapshot.name} could not be restored: {failed.message}", hint=_AS_IT_WAS, **failed.facts
+                f"{snapshot.name} could not be restored: {failed.message}{_said(failed)}",
+                hint=_AS_IT_WAS,
+                **failed.facts,
             ) from failed
         except psycopg.Error as error:
             raise RestoreFailed(
@@ -219,6 +221,12 @@ async def _end_sessions(connection: Session, databases: list[str]) -> None:
             (databases,),
         )
         await asyncio.sleep(_END_SESSIONS_EVERY_S)
+
+
+def _said(failed: ProgramFailed) -> str:
+    """The first error that pg_restore has printed."""
+    lines = (line.strip() for line in str(failed.facts.get("output", "")).splitlines())
+    return next((f" ({line})" for line in lines if "error:" in line), "")
 
 
 async def check_contents(url: str, snapshot: Snapshot) -> str:
