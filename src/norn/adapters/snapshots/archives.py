@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from norn.adapters import programs
 from norn.adapters.postgres.clients import find_client
 from norn.adapters.postgres.sessions import client_environment
 from norn.domain.ports import Output
+from norn.errors import ProgramFailed
 
 DUMP_APPLICATION = "norn-snapshot"
 RESTORE_APPLICATION = "norn-restore"
+JOBS = 2
+_DEADLOCK = "deadlock detected"
 
 
 async def dump(url: str, major: int, moment: str, into: Path, output: Output) -> None:
@@ -46,6 +49,31 @@ async def restore(
     options = " ".join(f"-c {setting}" for setting in settings)
     environment |= {"PGAPPNAME": RESTORE_APPLICATION, "PGOPTIONS": options}
     await _run("pg_restore", major, [*argv, str(archive)], output, environment)
+
+
+async def restore_anew(
+    make: Callable[[], Awaitable[None]],
+    archive: Path,
+    url: str,
+    major: int,
+    settings: Sequence[str],
+    output: Output,
+    *more: str,
+) -> None:
+    """As `restore`, into a database that `make` makes empty, with several jobs.
+
+    Those can lock each other out where an archive has partitions, keys and views over them; PostgreSQL ends one of them
+    then, and the restore begins anew with one job, which nothing can be in the way of.
+    """
+    for jobs in (JOBS, 1):
+        await make()
+        try:
+            await restore(archive, url, major, jobs, settings, output, *more)
+            return
+        except ProgramFailed as failed:
+            if jobs == 1 or _DEADLOCK not in str(failed.facts.get("output", "")):
+                raise
+            output("two jobs of pg_restore have locked each other out: once more, with one\n")
 
 
 async def _run(name: str, major: int, argv: Sequence[str], output: Output, env: dict[str, str]) -> None:

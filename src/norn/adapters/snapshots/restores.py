@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from norn.adapters.postgres.clients import find_client
 from norn.adapters.postgres.sessions import Session, in_database, maintenance_url, session
-from norn.adapters.snapshots.archives import RESTORE_APPLICATION, restore, sha256_of
+from norn.adapters.snapshots.archives import RESTORE_APPLICATION, restore_anew, sha256_of
 from norn.adapters.snapshots.catalog import read_catalog, table_states
 from norn.adapters.snapshots.dumps import DumpSnapshots, make_sure
 from norn.adapters.snapshots.loss import loss_of, take_anchor
@@ -33,7 +33,6 @@ from norn.domain.ports import AppDatabase, Moment, Output
 from norn.domain.snapshots import Snapshot, TableState
 from norn.errors import ProgramFailed, RestoreFailed, Unavailable
 
-JOBS = 2
 SESSION_SETTINGS = ("maintenance_work_mem=128MB", "synchronous_commit=off", "statement_timeout=0", "lock_timeout=0")
 """Of restoring sessions. Nothing is lost by the asynchronous commits: the swap's own commit waits for all before it."""
 _END_SESSIONS_EVERY_S = 0.02
@@ -128,14 +127,17 @@ class PostgresRestores:
         """Its hash is computed while it is restored, and counts: a restore of a damaged dump is thrown away."""
         archive = self._snapshots.path(snapshot.name)
         find_client("pg_restore", database.major)
-        await self.drop(database, copy)
         url = in_database(database.admin_url, copy)
-        try:
+
+        async def make() -> None:
+            await self.drop(database, copy)
             async with _maintenance(database) as connection:
                 await create_like(connection, copy, database.name)
+
+        try:
             output(f"restoring {snapshot.name} into {copy}\n")
             _, digest = await together(
-                restore(archive, url, database.major, JOBS, SESSION_SETTINGS, output), sha256_of(archive)
+                restore_anew(make, archive, url, database.major, SESSION_SETTINGS, output), sha256_of(archive)
             )
             make_sure(snapshot, digest)
             wrong = await check_contents(url, snapshot)

@@ -13,10 +13,10 @@ from norn.adapters.accounts import for_database
 from norn.adapters.postgres.clients import installations
 from norn.adapters.postgres.embedded import EmbeddedPostgres
 from norn.adapters.postgres.sessions import Session, in_database, maintenance_url, session
-from norn.adapters.snapshots.archives import restore
+from norn.adapters.snapshots.archives import restore_anew
 from norn.adapters.snapshots.dumps import DumpSnapshots
 from norn.adapters.snapshots.properties import create
-from norn.adapters.snapshots.restores import JOBS, SESSION_SETTINGS, check_contents
+from norn.adapters.snapshots.restores import SESSION_SETTINGS, check_contents
 from norn.domain.ports import Output
 from norn.domain.snapshots import Snapshot
 from norn.errors import NotPossible, ProgramFailed, SnapshotDamaged
@@ -46,7 +46,6 @@ class ScratchVerification:
         async with self._server(snapshot.major) as url, session(maintenance_url(url)) as connection:
             await _make_sure_of_extensions(connection, snapshot)
             await _make_roles(connection, snapshot)
-            await _drop(connection)
             try:
                 await self._try_out(connection, url, snapshot, output)
             except ProgramFailed as failed:
@@ -57,20 +56,21 @@ class ScratchVerification:
                 await _drop(connection)
 
     async def _try_out(self, connection: Session, url: str, snapshot: Snapshot, output: Output) -> None:
-        try:
-            await create(connection, _DATABASE, snapshot.locale)
-        except psycopg.errors.Error as error:
-            why = error.diag.message_primary
-            raise NotPossible(
-                f"A database like {snapshot.database} cannot be made on the scratch server: {why}.",
-                hint="Set NORN_SCRATCH_POSTGRES_URL to a server that knows its locale.",
-            ) from error
+        async def make() -> None:
+            await _drop(connection)
+            try:
+                await create(connection, _DATABASE, snapshot.locale)
+            except psycopg.errors.Error as error:
+                why = error.diag.message_primary
+                raise NotPossible(
+                    f"A database like {snapshot.database} cannot be made on the scratch server: {why}.",
+                    hint="Set NORN_SCRATCH_POSTGRES_URL to a server that knows its locale.",
+                ) from error
+
         place = in_database(url, _DATABASE)
         output("restoring it on the scratch server\n")
-        await restore(
-            self._snapshots.path(snapshot.name), place, snapshot.major, JOBS, SESSION_SETTINGS, output,
-            "--no-tablespaces",
-        )  # fmt: skip
+        archive = self._snapshots.path(snapshot.name)
+        await restore_anew(make, archive, place, snapshot.major, SESSION_SETTINGS, output, "--no-tablespaces")
         wrong = await check_contents(place, snapshot)
         if wrong:
             raise SnapshotDamaged(f"What came out of {snapshot.name} is not what went in: {wrong}.")
