@@ -28,7 +28,7 @@ demo: .venv/runtime ## all the set-up, then: deploy three versions of a sample a
 	@$(BIN)/norn demo $(ARGS)
 
 test: .venv/dev check ## all the set-up, then all the tests
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not long" $(ARGS)
 
 check: .venv/dev ## linters, types, imports
 	@$(BIN)/ruff check --quiet .
@@ -42,7 +42,7 @@ unit: .venv/dev ## the tests that need no server
 integration: .venv/dev ## the tests with real PostgreSQL and real processes
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/integration $(ARGS)
 
-faults: .venv/dev ## kill the server at each step
+faults: .venv/dev ## kill the server at each step, at more moments than `make test` does
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/faults $(ARGS)
 
 bench: .venv/dev ## measure; the numbers go into benchmarks/README.md
