@@ -35,6 +35,9 @@ class CatalogEntry:
     """Of the object, or of a column's table. Counts within one database only, and not in comparing."""
     number: int | None = field(default=None, compare=False)
     """Of a column (`attnum`). Counts within one database only, and not in comparing."""
+    facts: str = field(default="", compare=False, repr=False)
+    """What the definition says, and how it is at the moment, as a JSON object; see `norn.domain.schema`. Empty for
+    kinds of which nobody asks."""
 
     @property
     def label(self) -> str:

@@ -59,8 +59,8 @@ async def read_catalog(connection: psycopg.AsyncConnection[Any]) -> Catalog:
     entries = []
     async with _undisturbed(connection):
         for query in QUERIES:
-            for kind, name, definition, oid, number in await _rows(connection, query):
-                entries.append(CatalogEntry(kind, name, settled(definition or ""), oid, number))
+            for kind, name, definition, oid, number, facts in await _rows(connection, query):
+                entries.append(CatalogEntry(kind, name, settled(definition or ""), oid, number, facts or ""))
     return Catalog.of(entries)
 
 

@@ -1,4 +1,4 @@
-"""The queries that read a schema: each gives kind, name, definition, OID and column number of some kinds of object.
+"""The queries that read a schema: each gives kind, name, definition, OID, column number and facts of some kinds.
 
 They count on `search_path` being `pg_catalog`: then every name in a definition is qualified. Left out is what a dump
 does not carry. Lists of options and privileges are in alphabetical order, since theirs means nothing. Texts are in the

@@ -9,7 +9,7 @@ from norn.adapters.snapshots.catalog_queries.parts import FIRST_OID, OURS, acl, 
 # The schema `public` as a new database has it gets no entry, since a dump does not bring it back once it is dropped.
 _PRIVILEGES = sql.SQL("""
 SELECT 'privileges', o.name, concat_ws('; ', 'owner ' || quote_ident(pg_get_userbyid(o.owner)), o.acl),
-       o.oid::int8, NULL
+       o.oid::int8, NULL, NULL
   FROM (
     SELECT 'schema ' || quote_ident(n.nspname), n.nspowner, {schema_acl}, n.oid
       FROM pg_namespace AS n WHERE {ours} AND {schema_mine}
@@ -41,7 +41,7 @@ SELECT 'privileges', o.name, concat_ws('; ', 'owner ' || quote_ident(pg_get_user
             AND o.acl = 'PUBLIC=USAGE; pg_database_owner=CREATE,USAGE')
 UNION ALL
 SELECT 'privileges', 'column ' || format('%I.%I.%I', n.nspname, c.relname, a.attname), {column_acl},
-       c.oid::int8, a.attnum::int4
+       c.oid::int8, a.attnum::int4, NULL
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE a.attacl <> '{{}}' AND NOT a.attisdropped AND {ours} AND {relation_mine}
 UNION ALL
@@ -50,11 +50,11 @@ SELECT 'default privileges',
            CASE d.defaclobjtype WHEN 'r' THEN 'on tables' WHEN 'S' THEN 'on sequences' WHEN 'f' THEN 'on functions'
                 WHEN 'T' THEN 'on types' WHEN 'n' THEN 'on schemas' WHEN 'L' THEN 'on large objects'
                 ELSE 'on ' || d.defaclobjtype::text END),
-       {default_acl}, d.oid::int8, NULL
+       {default_acl}, d.oid::int8, NULL, NULL
   FROM pg_default_acl AS d LEFT JOIN pg_namespace AS n ON n.oid = d.defaclnamespace
 UNION ALL
 SELECT 'large objects', '', string_agg(format('%s of %I (%s)', l.number, pg_get_userbyid(l.owner), l.acl), ', '
-           ORDER BY pg_get_userbyid(l.owner), l.acl COLLATE "C"), NULL, NULL
+           ORDER BY pg_get_userbyid(l.owner), l.acl COLLATE "C"), NULL, NULL, NULL
   FROM (SELECT sum(m.number) AS number, m.lomowner AS owner, {object_acl} AS acl
           FROM (SELECT count(*) AS number, b.lomowner, b.lomacl
                   FROM pg_largeobject_metadata AS b GROUP BY b.lomowner, b.lomacl) AS m GROUP BY 2, 3) AS l
@@ -80,7 +80,7 @@ HAVING count(*) > 0
 
 # Those of extensions come from their own files, and those of large objects are data.
 _COMMENTS = sql.SQL("""
-SELECT 'comment', concat_ws(' ', i.type, i.identity), d.description, NULL, NULL
+SELECT 'comment', concat_ws(' ', i.type, i.identity), d.description, NULL, NULL, NULL
   FROM pg_description AS d, LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) AS i
  WHERE d.classoid NOT IN ('pg_extension'::regclass, 'pg_largeobject'::regclass)
    AND (d.objoid >= {first} OR d.objoid = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = 'public'))

@@ -30,7 +30,24 @@ SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHE
            (SELECT concat_ws(' ', 'server', quote_ident(s.srvname), {foreign_options})
               FROM pg_foreign_table AS f JOIN pg_foreign_server AS s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid),
            CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END),
-       c.oid::int8, NULL
+       c.oid::int8, NULL,
+       json_build_object(
+           'kind', c.relkind, 'partition', c.relispartition, 'populated', c.relispopulated,
+           'rowSecurity', c.relrowsecurity, 'forced', c.relforcerowsecurity,
+           'owner', quote_ident(pg_get_userbyid(c.relowner)),
+           'file', CASE WHEN c.relkind IN ('r', 'm') THEN coalesce(pg_relation_filenode(c.oid), 0) END,
+           'filled', CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) > 0 END,
+           'writes', CASE WHEN c.relkind = 'v' THEN pg_relation_is_updatable(c.oid, true) END,
+           'fixed', CASE WHEN c.relkind = 'v' THEN
+               (SELECT json_agg(quote_ident(a.attname)) FROM pg_attribute AS a
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                   AND NOT pg_column_is_updatable(c.oid, a.attnum, true)) END,
+           'uses', CASE WHEN c.relkind IN ('r', 'm') THEN
+               pg_stat_get_numscans(c.oid) + pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
+               + pg_stat_get_tuples_deleted(c.oid)
+               + (SELECT coalesce(sum(pg_stat_get_numscans(i.indexrelid)), 0) FROM pg_index AS i
+                   WHERE i.indrelid = c.oid) END,
+           'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END)::text
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND {ours} AND {mine}
 """).format(
@@ -58,7 +75,16 @@ SELECT 'column', format('%I.%I.%I', n.nspname, c.relname, a.attname),
            CASE WHEN a.attstattarget >= 0 THEN 'statistics ' || a.attstattarget END,
            'with ' || {options},
            'options ' || {foreign_options}),
-       c.oid::int8, a.attnum::int4
+       c.oid::int8, a.attnum::int4,
+       -- By hand, since a large schema has very many of them.
+       concat('{{"type":', to_json(format_type(a.atttypid, a.atttypmod)),
+           CASE WHEN a.attnotnull THEN ',"notNull":true' END,
+           CASE WHEN a.attidentity <> '' THEN ',"identity":"' || a.attidentity::text || '"' END,
+           CASE WHEN a.attgenerated <> '' THEN ',"generated":true' END,
+           CASE WHEN a.attcollation <> t.typcollation
+                THEN ',"collation":' || to_json(a.attcollation::regcollation::text) END,
+           ',"default":' || to_json(pg_get_expr(d.adbin, d.adrelid)),
+           '}}')
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_attribute AS a ON a.attrelid = c.oid
   JOIN pg_type AS t ON t.oid = a.atttypid
@@ -70,7 +96,7 @@ UNION ALL
 SELECT 'columns', format('%I.%I', n.nspname, c.relname),
        string_agg(quote_ident(a.attname), ', ' ORDER BY CASE WHEN NOT c.relispartition AND i.inhrelid IS NOT NULL
                                                              THEN 0 ELSE a.attnum END, a.attname),
-       c.oid::int8, NULL
+       c.oid::int8, NULL, NULL
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_attribute AS a ON a.attrelid = c.oid
   LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhseqno = 1
@@ -83,11 +109,20 @@ SELECT 'columns', format('%I.%I', n.nspname, c.relname),
 # A foreign key to or on a partitioned table has more of its kind at the partitions, which follow from it and get new
 # names in a restore. That a column is not null is said of the column, since before 18 it is no constraint.
 _CONSTRAINTS = sql.SQL("""
-SELECT 'constraint', format('%I.%I.%I', n.nspname, c.relname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL
+SELECT 'constraint', format('%I.%I.%I', n.nspname, c.relname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL,
+       json_build_object(
+           'type', k.contype, 'table', c.oid::int8, 'valid', k.convalidated, 'deferrable', k.condeferrable,
+           'columns', (SELECT coalesce(json_agg(quote_ident(a.attname) ORDER BY u.place), '[]')
+                         FROM unnest(k.conkey) WITH ORDINALITY AS u(attnum, place)
+                         JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.attnum),
+           'expression', pg_get_expr(k.conbin, k.conrelid),
+           'to', nullif(k.confrelid::int8, 0), 'onDelete', k.confdeltype, 'onUpdate', k.confupdtype)::text
   FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND NOT (k.contype = 'f' AND k.conparentid <> 0) AND {ours} AND {of_table}
 UNION ALL
-SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL
+SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL,
+       json_build_object('type', k.contype, 'domain', t.oid::int8, 'valid', k.convalidated,
+                         'expression', pg_get_expr(k.conbin, 0))::text
   FROM pg_constraint AS k JOIN pg_type AS t ON t.oid = k.contypid JOIN pg_namespace AS n ON n.oid = t.typnamespace
  WHERE k.contype = 'c' AND {ours} AND {of_domain}
 """).format(ours=OURS, of_table=mine("pg_class", "c"), of_domain=mine("pg_type", "t"))
@@ -103,7 +138,20 @@ SELECT 'index', format('%I.%I', n.nspname, x.relname),
            CASE WHEN NOT i.indisvalid THEN 'not valid' END,
            CASE WHEN i.indisclustered THEN 'clustered' END,
            CASE WHEN i.indisreplident THEN 'replica identity' END),
-       x.oid::int8, NULL
+       x.oid::int8, NULL,
+       json_build_object(
+           'table', c.oid::int8, 'unique', i.indisunique, 'immediate', i.indimmediate, 'pages', x.relpages,
+           'keys', (SELECT json_agg(coalesce(quote_ident(a.attname), pg_get_indexdef(i.indexrelid, u.place::int, true))
+                                    ORDER BY u.place)
+                      FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, place)
+                      LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum AND u.attnum > 0
+                     WHERE u.place <= i.indnkeyatts),
+           'columns', (SELECT coalesce(json_agg(quote_ident(a.attname) ORDER BY u.place), '[]')
+                         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, place)
+                         JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
+                        WHERE u.place <= i.indnkeyatts AND u.attnum > 0),
+           'expressions', i.indexprs IS NOT NULL, 'where', pg_get_expr(i.indpred, i.indrelid),
+           'nullsNotDistinct', coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false))::text
   FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
   JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE (i.indisvalid AND i.indisready OR x.relkind = 'I') AND {ours} AND {mine}
@@ -122,19 +170,32 @@ SELECT 'sequence', format('%I.%I', n.nspname, c.relname),
               JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
              WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
                AND d.deptype IN ('a', 'i'))),
-       c.oid::int8, NULL
+       c.oid::int8, NULL,
+       json_build_object(
+           'last', CASE WHEN has_sequence_privilege(c.oid, 'USAGE') OR has_sequence_privilege(c.oid, 'SELECT')
+                        THEN pg_sequence_last_value(c.oid) END,
+           'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax,
+           'owner', (SELECT json_build_array(d.refobjid::int8, d.refobjsubid)
+                       FROM pg_depend AS d
+                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+                      LIMIT 1))::text
   FROM pg_sequence AS s JOIN pg_class AS c ON c.oid = s.seqrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE {ours} AND {mine}
 """).format(ours=OURS, mine=mine("pg_class", "c"))
 
 _ON_TABLES = sql.SQL("""
 SELECT 'trigger', format('%I.%I.%I', n.nspname, c.relname, g.tgname),
-       concat_ws(' ', pg_get_triggerdef(g.oid), 'enabled', g.tgenabled), g.oid::int8, NULL
+       concat_ws(' ', pg_get_triggerdef(g.oid), 'enabled', g.tgenabled), g.oid::int8, NULL,
+       -- pg_trigger.tgtype: 1 for each row, 2 before, 4 insert
+       json_build_object('table', c.oid::int8, 'enabled', g.tgenabled <> 'D',
+                         'fills', (g.tgtype & 7) = 7)::text
   FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE NOT g.tgisinternal AND {ours} AND {mine}
 UNION ALL
 SELECT 'rule', format('%I.%I.%I', n.nspname, c.relname, r.rulename),
-       concat_ws(' ', pg_get_ruledef(r.oid), 'enabled', r.ev_enabled), r.oid::int8, NULL
+       concat_ws(' ', pg_get_ruledef(r.oid), 'enabled', r.ev_enabled), r.oid::int8, NULL,
+       json_build_object('table', c.oid::int8)::text
   FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE r.rulename <> '_RETURN' AND {ours} AND {mine}
 UNION ALL
@@ -145,14 +206,14 @@ SELECT 'policy', format('%I.%I.%I', n.nspname, c.relname, p.polname),
                             SELECT CASE u.id WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(u.id)) END
                             ) AS w(who)),
            'using ' || pg_get_expr(p.polqual, p.polrelid), 'check ' || pg_get_expr(p.polwithcheck, p.polrelid)),
-       p.oid::int8, NULL
+       p.oid::int8, NULL, json_build_object('table', c.oid::int8)::text
   FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE {ours} AND {mine}
 UNION ALL
 SELECT 'statistics', format('%I.%I', n.nspname, s.stxname),
        concat_ws(' ', pg_get_statisticsobjdef(s.oid),
            CASE WHEN s.stxstattarget >= 0 THEN 'target ' || s.stxstattarget END,
-           'owner', quote_ident(pg_get_userbyid(s.stxowner))), s.oid::int8, NULL
+           'owner', quote_ident(pg_get_userbyid(s.stxowner))), s.oid::int8, NULL, NULL
   FROM pg_statistic_ext AS s JOIN pg_class AS c ON c.oid = s.stxrelid JOIN pg_namespace AS n ON n.oid = s.stxnamespace
  WHERE {ours} AND {mine}
 """).format(ours=OURS, mine=mine("pg_class", "c"))

@@ -1,0 +1,71 @@
+"""What the app may do, with the privileges that its role has by itself and by others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from norn.domain.schema.change import Change, Effect
+from norn.domain.schema.structure import Facts, Structure
+
+_GRANT = re.compile(r'((?:"(?:[^"]|"")+"|[^"=; ])+)=([A-Z,* ]+)')
+_USED = {"SELECT", "INSERT", "UPDATE", "DELETE", "USAGE", "EXECUTE"}
+_READS = {"SELECT", "USAGE", "EXECUTE"}
+_DECLARED_ONLY = ("enum ", "domain ", "type ", "foreign data wrapper ", "foreign server ")
+"""What these privileges allow is needed to declare things, and not to use them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The role of an app."""
+
+    role: str
+    """Quoted where SQL wants it."""
+    roles: frozenset[str] = frozenset()
+    """Itself, and those whose privileges it has."""
+    unrestricted: bool = False
+    """Nothing is refused to it (SUPERUSER)."""
+    sees_all_rows: bool = False
+    """Row security does not apply to it (BYPASSRLS)."""
+
+    def restricted(self, relation: Facts) -> bool:
+        """Whether row security applies to it on a table."""
+        if not relation.get("rowSecurity") or self.unrestricted or self.sees_all_rows:
+            return False
+        return bool(relation.get("forced")) or relation.get("owner") not in self.roles
+
+    def privileges(self, definition: str) -> frozenset[str]:
+        """Of those on an object (the catalog's definition of them), what it may do."""
+        return frozenset(
+            privilege.rstrip("*")
+            for who, what in _GRANT.findall(definition)
+            if who == "PUBLIC" or who in self.roles
+            for privilege in what.split(",")
+        )
+
+
+def compare_privileges(before: Structure, after: Structure, access: Access) -> Iterator[Change]:
+    """What the app could do before and cannot do now, on objects that are still there under their names."""
+    if access.unrestricted:
+        return
+    for what, old in before.privileges.items():
+        new = after.privileges.get(what)
+        if new is None or old.definition == new.definition or what.startswith((*_DECLARED_ONLY, "column ")):
+            continue
+        lost = (access.privileges(old.definition) - access.privileges(new.definition)) & _USED
+        if not lost:
+            continue
+        words = ", ".join(sorted(lost))
+        effect = Effect.BREAKS_READS if lost & _READS else Effect.BREAKS_WRITES
+        on = what if " " in what else f"TABLE {what}"
+        kind, _, rest = on.partition(" ")
+        yield Change(
+            "privilege_revoked",
+            effect,
+            f"privileges {what}",
+            f"{access.role} has lost {words} on {what}: what needs it fails.",
+            what if what in before.relations else "",
+            remedy=f"GRANT {words} ON {kind.upper()} {rest} TO {access.role}",
+            facts={"privileges": sorted(lost)},
+        )

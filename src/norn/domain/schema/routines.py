@@ -1,0 +1,97 @@
+"""Functions, and what the database does by itself when a table is written: triggers, rules, policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from norn.domain.catalog import CatalogEntry
+from norn.domain.schema.access import Access
+from norn.domain.schema.change import Change, Effect
+from norn.domain.schema.columns import Pair
+from norn.domain.schema.structure import ROUTINES, Structure, facts_of, last_part
+
+_BY_ITSELF = ("trigger", "event_trigger")
+
+
+def compare_routines(before: Structure, after: Structure, *, same_database: bool) -> Iterator[Change]:
+    """Functions, procedures and aggregates, by name and arguments."""
+    now = after.named(*ROUTINES)
+    by_oid = {entry.oid: entry for entry in now.values()} if same_database else {}
+    for name, old in before.named(*ROUTINES).items():
+        new = now.get(name)
+        of_trigger = facts_of(old).get("returns") in _BY_ITSELF
+        if new is None and not of_trigger:
+            moved = by_oid.get(old.oid)
+            what = "was dropped" if moved is None else f"is called {moved.name} now"
+            yield Change(
+                "function_dropped",
+                Effect.BREAKS_READS,
+                old.label,
+                f"The {old.kind} {name} {what}: what calls it fails.",
+                facts={"name": facts_of(old).get("name", name)},
+            )
+        elif new is not None and (new.kind, new.definition) != (old.kind, old.definition):
+            yield Change(
+                "function_changed",
+                Effect.CHANGES_MEANING,
+                old.label,
+                f"The {old.kind} {name} does something else now.",
+                facts={"name": facts_of(old).get("name", name)},
+            )
+
+
+def compare_triggers(pair: Pair) -> Iterator[Change]:
+    """Triggers and rules of a table that old code knows."""
+    for kind in ("trigger", "rule"):
+        old = {last_part(entry.name): entry for entry in pair.before.parts(kind, pair.old)}
+        new = {last_part(entry.name): entry for entry in pair.after.parts(kind, pair.store)}
+        for name in sorted(old.keys() | new.keys()):
+            what = _what(old.get(name), new.get(name), pair)
+            if what is not None:
+                yield Change(
+                    "trigger_changed",
+                    Effect.CHANGES_MEANING,
+                    (old.get(name) or new[name]).label,
+                    f"The {kind} {name} of {pair.name} {what}: writing to it does something else now.",
+                    pair.name,
+                    facts={"trigger": name},
+                )
+
+
+def _what(old: CatalogEntry | None, new: CatalogEntry | None, pair: Pair) -> str | None:
+    if old is None:
+        assert new is not None
+        return "is new" if facts_of(new).get("enabled", True) else None
+    if new is None:
+        return "was dropped"
+    was = old.definition.replace(pair.name, pair.store.name)
+    return "is another one" if was != new.definition else None
+
+
+def compare_policies(pair: Pair, access: Access) -> Iterator[Change]:
+    """Row security, where it applies to the app."""
+    old, new = facts_of(pair.old), facts_of(pair.store)
+    if not access.restricted(new):
+        return
+    if not access.restricted(old):
+        yield Change(
+            "row_security_added",
+            Effect.BREAKS_READS,
+            pair.old.label,
+            f"Row security is on for {pair.name} now: old code sees and writes only what the policies let pass.",
+            pair.name,
+            remedy=f"ALTER TABLE {pair.store.name} DISABLE ROW LEVEL SECURITY",
+        )
+        return
+    was, now = (
+        sorted((last_part(entry.name), entry.definition) for entry in structure.parts("policy", relation))
+        for structure, relation in ((pair.before, pair.old), (pair.after, pair.store))
+    )
+    if was != now:
+        yield Change(
+            "policy_changed",
+            Effect.CHANGES_MEANING,
+            pair.old.label,
+            f"The policies of {pair.name} are others: old code may see and write other rows.",
+            pair.name,
+        )
