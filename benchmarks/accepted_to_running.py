@@ -46,7 +46,7 @@ async def measure(url: str) -> list[float]:
     await engine.start()
     listening = asyncio.create_task(listen())
     unused = cast("Any", None)
-    services = Services(store, unused, unused, unused, unused, unused, unused, unused, unused, Path())
+    services = Services(store, unused, unused, unused, unused, unused, unused, unused, unused, unused, unused, Path())
     waits = []
     for number in range(OPERATIONS):
         id_ = await take_alone(services, f"app{number % 20}", OperationKind.RESTART, Caller("bench"), "")

@@ -87,6 +87,8 @@ async def measure(url: str, count: int) -> dict[str, float]:
         unused,
         unused,
         unused,
+        unused,
+        unused,
         Path(),
     )
     apps = [row[0] for row in rows]

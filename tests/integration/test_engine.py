@@ -65,7 +65,7 @@ def app() -> str:
 
 def services_of(store: PostgresStore) -> Services:
     unused = cast("Any", None)
-    return Services(store, unused, unused, unused, unused, unused, unused, unused, unused, Path())
+    return Services(store, unused, unused, unused, unused, unused, unused, unused, unused, unused, unused, Path())
 
 
 async def take(store: PostgresStore, app: str) -> str:

@@ -17,11 +17,13 @@ import structlog
 import uvicorn
 
 from norn import __version__
+from norn.adapters.dependencies import HttpDependencies
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.adapters.snapshots.dumps import DumpSnapshots
 from norn.adapters.snapshots.restores import PostgresRestores
+from norn.adapters.snapshots.schemas import PostgresSchemas
 from norn.adapters.snapshots.verification import ScratchVerification
 from norn.bootstrap.installation import Installation, lock_home, prepare_home
 from norn.config import Settings
@@ -38,6 +40,7 @@ from norn.operations.engine import Engine
 from norn.operations.events import Changes
 from norn.operations.procedures import Procedures
 from norn.operations.prune import prune_all, prune_procedure
+from norn.operations.readiness import KeptReadiness
 from norn.operations.restart import restart_procedure
 from norn.operations.restore import restore_procedure
 from norn.operations.rollback import rollback_procedure
@@ -51,6 +54,7 @@ log = structlog.get_logger(__name__)
 _RECONCILE_S = 3.0
 _HALTED_S = 5.0
 _TIDY_S = 3_600.0
+_READINESS_S = 5.0
 _VERIFY_S = 60.0
 _RETENTION_S = 86_400.0
 _SETTLED_S = 600.0
@@ -70,6 +74,7 @@ class Server:
         self._settings = installation.settings
         self.changes = Changes()
         self.metrics = Metrics()
+        self.readiness = KeptReadiness()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -92,6 +97,9 @@ class Server:
                 snapshots, self._settings.scratch_postgres_url, self._settings.home / "postgres"
             ),
             secrets=parts.secrets,
+            schemas=PostgresSchemas(),
+            dependencies=HttpDependencies(),
+            readiness=self.readiness,
             work_dir=self._settings.home / "work",
         )
         self.engine = Engine(
@@ -108,6 +116,9 @@ class Server:
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
+            asyncio.create_task(
+                self._repeat("readiness", _READINESS_S, lambda: self.readiness.renew(self.services), _READINESS_S)
+            ),
             asyncio.create_task(self._repeat("verify", _VERIFY_S, lambda: verify_unasked(self.services), _VERIFY_S)),
             asyncio.create_task(self._repeat("retention", _RETENTION_S, lambda: prune_all(self.services), _SETTLED_S)),
         ]

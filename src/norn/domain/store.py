@@ -18,6 +18,7 @@ from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.retention import BuiltImages
 from norn.domain.snapshots import Snapshot
+from norn.domain.surroundings import DatabaseState, Digests, Surroundings
 
 
 class Now(Enum):
@@ -185,6 +186,15 @@ class Fenced(Protocol):
 
     async def former_dropped(self, restore_id: str) -> None: ...
 
+    async def note_surroundings(
+        self, moment: str, database: DatabaseState | None, configuration: Digests | None, *, again: bool
+    ) -> None:
+        """What is around the operation's own deployment (see `norn.domain.surroundings`).
+
+        `again`: in place of what is noted for that moment already, which stays otherwise.
+        """
+        ...
+
 
 class Accepting(Protocol):
     """A transaction that takes a request for one app, alone."""
@@ -302,6 +312,21 @@ class Store(Protocol):
     async def restores(self, app: str) -> Sequence[Restore]:
         """Newest first; those whose former database is still there, and the last ones besides."""
         ...
+
+    async def newest_change(self) -> tuple[str, bool]:
+        """A text that is another one once an operation that can change a database has begun or ended since, and
+        whether one is at work."""
+        ...
+
+    async def installation_key(self) -> bytes:
+        """32 random bytes that are the same for all servers on this database, and nowhere else."""
+        ...
+
+    async def surroundings_noted(self, app: str) -> Sequence[tuple[str, str]]:
+        """Deployment and moment of each record that there is, the newest first."""
+        ...
+
+    async def surroundings(self, deployment_id: str, moment: str) -> Surroundings | None: ...
 
     async def remembered(self, key: str) -> tuple[str, str] | None:
         """Request hash and operation id of an Idempotency-Key."""

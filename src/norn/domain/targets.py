@@ -56,6 +56,19 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Of which change is the verdict?"""
+
+    app: str
+    target: Deployment
+    live: LiveVersion | None
+    template: bool = False
+    """The target's whole template comes back."""
+    with_data: bool = False
+    """Its data comes back, too, and with it the schema."""
+
+
+@dataclass(frozen=True, slots=True)
 class NoTarget:
     """There is nothing to go back to; `skipped` says why for each deployment looked at."""
 

@@ -19,16 +19,33 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """Something that helps."""
+
+    text: str
+    """What it does, and at what price."""
+    command: str = ""
+    """To type into a shell; empty where it is none."""
+    statement: str = ""
+    """To run in the app's database; empty where it is none."""
+
+    def to_json(self) -> dict[str, str]:
+        return {"text": self.text, "command": self.command, "statement": self.statement}
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found, with the facts that a script may want."""
+    """One thing that was found, with what helps, and the facts that a script may want."""
 
     code: str
     level: Level
     message: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    ways: tuple[Way, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"code": self.code, "level": self.level.value, "message": self.message} | dict(self.facts)
+        ways = {"ways": [way.to_json() for way in self.ways]} if self.ways else {}
+        return {"code": self.code, "level": self.level.value, "message": self.message} | dict(self.facts) | ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +60,13 @@ class Verdict:
         return {"level": self.level.value, "findings": [finding.to_json() for finding in self.findings]}
 
 
-NOT_CHECKED = Finding(
-    "not_checked",
-    Level.CAUTION,
-    "Whether the older code can work with the database and the settings as they are now was not checked.",
-)
+def not_checked(part: str, why: str) -> Finding:
+    """What nobody has checked is a caution, never "safe"."""
+    return Finding(
+        "not_checked", Level.CAUTION, f"{part[0].upper()}{part[1:]} was not checked: {why}.", {"part": part, "why": why}
+    )
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
-    """The verdict of a rollback; what nobody has checked is a caution, never "safe"."""
-    return Verdict((NOT_CHECKED, *findings))
+    """The verdict of a rollback, the most serious findings first."""
+    return Verdict(tuple(sorted(findings, key=lambda finding: -finding.level.weight)))

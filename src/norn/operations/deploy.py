@@ -10,11 +10,12 @@ from pathlib import Path
 from norn.domain.deployments import Deployment, Status
 from norn.domain.durations import format_duration
 from norn.domain.images import TAG_LENGTH, Image
-from norn.domain.infraspec import Infraspec
+from norn.domain.infraspec import Infraspec, Migrations
 from norn.domain.operations import Accept, OperationKind, Refuse, admit
 from norn.domain.ports import AppDatabase, Release, Template
 from norn.domain.snapshots import SnapshotOrder
 from norn.domain.store import NOW, Fenced
+from norn.domain.surroundings import AFTER, BEFORE
 from norn.domain.verdict import Finding, Level, Verdict
 from norn.errors import (
     BakeFailed,
@@ -34,6 +35,7 @@ from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.prune import apply_retention
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
+from norn.operations.surroundings import foresee, note_surroundings
 from norn.operations.versions import live_version
 
 MIGRATION_JOB = "migrate"
@@ -216,11 +218,15 @@ class DeploySteps:
         database = await self._database(spec)
         if database is None or spec.migrations is None:
             run.output.line("no migrations in the infraspec: no snapshot is needed")
-            return
-        await self._make_sure_it_is_the_apps(run, spec, database)
-        if not run.operation.params["snapshot"]:
+        elif not run.operation.params["snapshot"]:
+            await self._make_sure_it_is_the_apps(run, spec, database)
             run.output.line(f"left out as asked for: {run.operation.reason}")
-            return
+        else:
+            await self._make_sure_it_is_the_apps(run, spec, database)
+            await self._take_snapshot(run, database)
+        await note_surroundings(run, self._services, BEFORE, spec, database)
+
+    async def _take_snapshot(self, run: Run, database: AppDatabase) -> None:
         await self._exclusive.have(run, database)
         sha = run.operation.params["sha"][:TAG_LENGTH]
         order = SnapshotOrder(run.app, sha, run.id, f"before the migration of {sha}", await self._services.store.now())
@@ -258,21 +264,26 @@ class DeploySteps:
         database = await self._database(spec)
         if database is None or spec.migrations is None:
             run.output.line("no migrations in the infraspec")
-            return
+        else:
+            await self._run_migration(run, spec, spec.migrations, database)
+        await note_surroundings(run, self._services, AFTER, spec, database)
+        await foresee(run, self._services)
+
+    async def _run_migration(self, run: Run, spec: Infraspec, migrations: Migrations, database: AppDatabase) -> None:
         await self._exclusive.have(run, database)
         if not await self._services.runtime.job_runs(run.app, MIGRATION_JOB, run.id):
             ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
             if ended:
                 run.output.line(f"ended {ended} sessions of an interrupted migration")
-        lock_timeout_ms = round(spec.migrations.lock_timeout_s * 1000)
+        lock_timeout_ms = round(migrations.lock_timeout_s * 1000)
         env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": MIGRATION_APPLICATION}
         try:
             release = Release(run.app, run.id, await self._image(run), Template.of(spec))
-            await self._services.runtime.run_job(release, MIGRATION_JOB, spec.migrations.command, env, run.output.write)
+            await self._services.runtime.run_job(release, MIGRATION_JOB, migrations.command, env, run.output.write)
         except ProgramFailed as failed:
             hint = "What was live is still live. Look at the migration's output."
             if "lock timeout" in str(failed.facts.get("output", "")):
-                waited = format_duration(spec.migrations.lock_timeout_s)
+                waited = format_duration(migrations.lock_timeout_s)
                 hint = f"It waited {waited} for a lock (migrations.lockTimeout): deploy when the database is quieter."
             raise MigrationFailed(f"The migration failed: {failed.message}", hint=hint, **failed.facts) from failed
         await self._exclusive.let_go(run)

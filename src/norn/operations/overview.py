@@ -9,9 +9,10 @@ from typing import Any
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.operations import Operation
 from norn.domain.ports import AppDirectory, Presence
-from norn.domain.targets import LiveVersion, NoTarget
+from norn.domain.targets import LiveVersion, NoTarget, Question
 from norn.domain.verdict import verdict_of
 from norn.errors import InfraspecInvalid, NornError, UnknownOperation
+from norn.operations.readiness import findings_of
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
 
@@ -118,13 +119,17 @@ async def app_document(services: Services, name: str) -> Document:
 async def _readiness(services: Services, app: str) -> Document:
     """Could it be rolled back right now, to what, and would that be enough?"""
     try:
-        choice = await find_target(services, app, await live_version(services, app))
+        live = await live_version(services, app)
+        choice = await find_target(services, app, live)
     except NornError as error:
         return {"possible": False, "why": error.message, "target": None, "verdict": None}
     if isinstance(choice, NoTarget):
         return {"possible": False, "why": choice.why, "target": None, "verdict": None}
-    verdict = verdict_of(choice.findings).to_json()
-    return {"possible": True, "why": choice.why, "target": choice.to_json(), "verdict": verdict}
+    found = await findings_of(services, Question(app, choice.deployment, live))
+    about, now = await asyncio.gather(services.runtime.findings(app), services.store.now())
+    verdict = verdict_of((*choice.findings, *about, *found)).to_json()
+    document = {"possible": True, "why": choice.why, "target": choice.to_json(), "verdict": verdict}
+    return document | {"at": rfc3339(now)}
 
 
 async def artifacts_document(services: Services, name: str) -> list[Document]:

@@ -8,12 +8,13 @@ from norn.domain.deployments import Deployment, Status
 from norn.domain.images import Image
 from norn.domain.ports import Release, Switch
 from norn.domain.store import NOW, Fenced
-from norn.domain.targets import LiveVersion, NoTarget, Target
-from norn.domain.verdict import verdict_of
+from norn.domain.targets import LiveVersion, NoTarget, Question, Target
+from norn.domain.verdict import Level, verdict_of
 from norn.errors import RolloutFailed
 from norn.operations import rollouts
 from norn.operations.procedures import Procedure, Run, Step
-from norn.operations.rollback_plan import nothing_to_roll_back_to, prepared, prepared_text
+from norn.operations.readiness import findings_of
+from norn.operations.rollback_plan import nothing_to_roll_back_to, prepared, prepared_text, refused
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
 
@@ -91,6 +92,10 @@ class RollbackSteps:
 
     async def _retarget(self, run: Run, choice: Target, live: LiveVersion) -> Deployment:
         target = choice.deployment
+        question = Question(run.app, target, live, template=bool(run.operation.params["template"]))
+        verdict = verdict_of((*choice.findings, *await findings_of(self._services, question)))
+        if verdict.level is Level.UNSAFE and not run.operation.params.get("force"):
+            raise refused(target, verdict)
         async with run.transaction() as transaction:
             await transaction.update_deployment(
                 image_tag=target.image_tag,
@@ -102,7 +107,7 @@ class RollbackSteps:
                 from_deployment_id=live.deployment.id if live.deployment else None,
                 from_image_tag=live.image_tag,
                 target=choice.to_json(),
-                verdict=verdict_of(choice.findings).to_json(),
+                verdict=verdict.to_json(),
             )
         return await self.own(run)
 

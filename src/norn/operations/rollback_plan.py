@@ -12,9 +12,10 @@ from norn.domain import targets
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
 from norn.domain.store import Begun
-from norn.domain.targets import LiveVersion, NoTarget, Target
+from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
+from norn.operations.readiness import findings_of
 from norn.operations.rollouts import refuse_halted, remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
@@ -173,18 +174,33 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     if plan.unchanged:
         await refuse_halted(services, app)
         return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
+    plan = await _judged(services, app, request, plan)
     if plan.verdict.level is Level.UNSAFE and not request.force:
-        raise Unsafe(
-            f"Going back to {plan.target.deployment.image_tag} is not enough, or would do harm.",
-            hint="See the findings for what helps; --force goes on all the same.",
-            verdict=plan.verdict.to_json(),
-            target=plan.target.to_json(),
-        )
+        raise refused(plan.target.deployment, plan.verdict, plan.target_json())
     if not request.resume:
         await services.runtime.refuse_paused(app)
     if request.dry_run:
         return Reply(None, plan=plan)
     return await _take(services, app, request, caller, plan, active, recorded)
+
+
+async def _judged(services: Services, app: str, request: RollbackRequest, plan: Plan) -> Plan:
+    """The plan with its verdict; what an undo brings back was live together, and nobody has to judge that."""
+    if request.data is not None:
+        return plan
+    question = Question(app, plan.target.deployment, plan.live, request.template, request.with_data)
+    found = await findings_of(services, question)
+    return replace(plan, verdict=verdict_of((*plan.verdict.findings, *found)))
+
+
+def refused(target: Deployment, verdict: Verdict, target_json: Mapping[str, Any] | None = None) -> Unsafe:
+    """The error for a rollback that is not enough."""
+    return Unsafe(
+        f"Going back to {target.image_tag} is not enough, or would do harm.",
+        hint="See the findings for what helps; --force goes on all the same.",
+        verdict=verdict.to_json(),
+        target=target_json,
+    )
 
 
 def _stale(request: RollbackRequest, live: LiveVersion | None) -> Stale:
@@ -339,7 +355,7 @@ async def _take(
     template = target.template if request.template or known is None else known.template
     begun = await _begun(services, app, plan, template)
     params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
-              "template": request.template, "resume": request.resume}  # fmt: skip
+              "template": request.template, "resume": request.resume, "force": request.force}  # fmt: skip
     if plan.data is not None:
         params |= plan.data.params(confirm=request.confirm)
     claim = None

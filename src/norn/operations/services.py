@@ -8,11 +8,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from norn.domain.operations import Accept, Operation, OperationKind, Refuse, admit
-from norn.domain.ports import Databases, Images, Restores, Runtime, Secrets, Snapshots, Source, Verification
+from norn.domain.ports import (
+    Databases,
+    Dependencies,
+    Images,
+    Restores,
+    Runtime,
+    Schemas,
+    Secrets,
+    Snapshots,
+    Source,
+    Verification,
+)
 from norn.domain.store import Accepting, Store, Worker
+from norn.domain.targets import Question
+from norn.domain.verdict import Finding
 from norn.errors import Busy, IdempotencyKeyReused
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -22,6 +35,14 @@ def new_id() -> str:
     """26 characters that sort by time: 48 bits of milliseconds, 80 random ones (the layout of a ULID)."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+class Readiness(Protocol):
+    """What `norn.operations.readiness` knows already."""
+
+    async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
+        """What is known, or can be found out in time."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +56,12 @@ class Services:
     restores: Restores
     verification: Verification
     secrets: Secrets
+    schemas: Schemas
+    dependencies: Dependencies
     work_dir: Path
     """Where operations keep files while they run: one directory each."""
+    readiness: Readiness | None = None
+    """The verdicts that this server keeps up to date, where it does."""
     worker: Worker | None = None
     """The engine of this server, where requests can be handed to it at once."""
 

@@ -14,6 +14,7 @@ Deployment = create_namespaced_resource("apps", "v1", "Deployment", "deployments
 ReplicaSet = create_namespaced_resource("apps", "v1", "ReplicaSet", "replicasets")
 Pod = create_namespaced_resource("", "v1", "Pod", "pods")
 Service = create_namespaced_resource("", "v1", "Service", "services")
+ConfigMap = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
 Secret = create_namespaced_resource("", "v1", "Secret", "secrets")
 Job = create_namespaced_resource("batch", "v1", "Job", "jobs")
 Event = create_namespaced_resource("", "v1", "Event", "events")

@@ -10,6 +10,7 @@ from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.adoption import plan_adoption
 from norn.adapters.kubernetes.changes import Changes, paused
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
+from norn.adapters.kubernetes.configuration import shape_of, texts_of
 from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.halts import Halts
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
@@ -41,6 +42,7 @@ from norn.adapters.kubernetes.workload import (
     runs_image_of,
 )
 from norn.domain import workloads
+from norn.domain.configuration import Shape, Texts
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template
@@ -133,6 +135,14 @@ class KubernetesRuntime:
             replicas=workload.replicas,
             left_behind=sorted(other.name for other in others if runs_image_of(other, workload)),
         )
+
+    async def configuration(self, app: str) -> Texts:
+        workload = await self._workload(app)
+        return await texts_of(self._cluster, workload) if workload is not None else {}
+
+    def shape(self, workload: Recorded, template: Template | None) -> Shape:
+        """Containers, ports, probes, commands."""
+        return shape_of(workload.get("podTemplate") or {})
 
     async def refuse_paused(self, app: str) -> None:
         workload = await self._workload(app)

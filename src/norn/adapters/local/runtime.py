@@ -16,6 +16,7 @@ from norn.adapters.local.instances import Tuning
 from norn.adapters.local.logs import follow_logs
 from norn.adapters.local.readiness import ask_replica
 from norn.adapters.local.state import Active, Desired, is_app_name
+from norn.domain.configuration import Shape, Texts
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Workload
@@ -88,6 +89,21 @@ class LocalRuntime:
     async def findings(self, app: str) -> Sequence[Finding]:
         """Nothing: nobody else changes what runs here."""
         return ()
+
+    async def configuration(self, app: str) -> Texts:
+        """The variables of its template, and those that come with it."""
+        active = self._app(app).files.active()
+        if active is None:
+            return {}
+        environment = await self._machine.environment(app, active.template)
+        secret = set(active.template.secrets)
+        return {f"{'secret' if name in secret else 'env'} {name}": value for name, value in environment.items()}
+
+    def shape(self, workload: Workload, template: Template | None) -> Shape:
+        """Only what is asked of it: which port it gets is told to each process."""
+        if template is None:
+            return {}
+        return {"role": template.role} | ({"healthcheck": template.healthcheck} if template.healthcheck else {})
 
     async def refuse_paused(self, app: str) -> None:
         """Rollouts of this runtime cannot be paused."""

@@ -66,6 +66,19 @@ class PostgresDatabases:
         url = _url(server_url, self._apps_url, service.database, role, password)
         return AppDatabase(app, service.database, url, make_conninfo(server_url, dbname=service.database), version)
 
+    async def find(self, app: str, service: PostgresService) -> AppDatabase | None:
+        """The app's database as it is; None where it was not made yet. Raises Unavailable."""
+        if service.url is not None:
+            return await self._given(app, service, service.url)
+        server_url, role = await self._server_url(), role_of(app)
+        async with session(server_url) as connection:
+            cursor = await connection.execute("SELECT FROM pg_database WHERE datname = %s", (service.database,))
+            if await cursor.fetchone() is None:
+                return None
+            version = connection.info.server_version
+        url = _url(server_url, self._apps_url, service.database, role, self._password(app))
+        return AppDatabase(app, service.database, url, make_conninfo(server_url, dbname=service.database), version)
+
     async def _given(self, app: str, service: PostgresService, url: str) -> AppDatabase:
         """A database that somebody else looks after: used as it is."""
         async with session(url) as connection:

@@ -123,6 +123,15 @@ UPDATE restores SET undone_by = %(id)s WHERE id = (SELECT undoes FROM added) AND
 FORMER_DROPPED: LiteralString = """
 UPDATE restores SET dropped_at = clock_timestamp() WHERE app = %(app)s AND id = %(restore)s AND dropped_at IS NULL
 """
+_NOTE_SURROUNDINGS: LiteralString = """
+INSERT INTO surroundings (deployment_id, moment, app, database, configuration)
+VALUES (%(id)s, %(moment)s, %(app)s, %(database)s, %(configuration)s) ON CONFLICT (deployment_id, moment) DO """
+NOTE_SURROUNDINGS: LiteralString = _NOTE_SURROUNDINGS + "NOTHING"
+NOTE_SURROUNDINGS_AGAIN: LiteralString = (
+    _NOTE_SURROUNDINGS
+    + """
+UPDATE SET at = clock_timestamp(), database = EXCLUDED.database, configuration = EXCLUDED.configuration"""
+)
 IMAGE_BUILT: LiteralString = """
 INSERT INTO images (app, image_tag, digest) VALUES (%(app)s, %(image_tag)s, %(digest)s)
 ON CONFLICT (app, image_tag, digest) DO UPDATE SET built_at = clock_timestamp(), removed_at = NULL
@@ -227,6 +236,23 @@ WHERE app = %(app)s AND (dropped_at IS NULL OR restored_at > clock_timestamp() -
 ORDER BY seq DESC LIMIT 100
 """
 
+NEWEST_CHANGE: LiteralString = """
+SELECT coalesce((SELECT string_agg(id, ' ' ORDER BY id) FROM operations
+                  WHERE status IN ('queued', 'running')
+                    AND (kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData')), '') AS under_way,
+       coalesce((SELECT id FROM operations
+                  WHERE kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData'
+                  ORDER BY seq DESC LIMIT 1), '') AS newest
+"""
+# Where another server has just made it, the key is not to be seen in the same statement: hence the update.
+INSTALLATION_KEY: LiteralString = """
+INSERT INTO installation (key) VALUES (%(new)s) ON CONFLICT (single) DO UPDATE SET single = true RETURNING key
+"""
+SURROUNDINGS_NOTED: LiteralString = """
+SELECT deployment_id, moment FROM surroundings WHERE app = %(app)s ORDER BY at DESC
+"""
+SURROUNDINGS: LiteralString = "SELECT * FROM surroundings WHERE deployment_id = %(id)s AND moment = %(moment)s"
+
 # ---- events ------------------------------------------------------------------------------------------------------
 
 # A sequence alone numbers in the order of insertion: a reader who has seen 8 would never see a 7 that commits later.
@@ -249,6 +275,12 @@ KEPT_EVENTS: LiteralString = """
 SELECT coalesce((SELECT min(seq) FROM events), given + 1) AS oldest,
        coalesce((SELECT max(seq) FROM events), given) AS newest
 FROM (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS given FROM event_numbers) numbers
+"""
+# Of an app's newest deployments all is kept: one of them is what a rollback goes to.
+FORGET_OLD_SURROUNDINGS: LiteralString = """
+DELETE FROM surroundings WHERE at < clock_timestamp() - interval '90 days'
+AND deployment_id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY app ORDER BY seq DESC) AS place
+                                            FROM deployments) AS numbered WHERE place <= 50)
 """
 FORGET_OLD_EVENTS: LiteralString = "DELETE FROM events WHERE at < clock_timestamp() - interval '7 days'"
 NOTIFY: LiteralString = "SELECT pg_notify('norn', payload) FROM unnest(%(payloads)s::text[]) AS payload"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from norn.domain.deployments import Deployment, Kind, Status
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepRecord, StepStatus
 from norn.domain.store import Claim, Event, Quarantine, Restore
+from norn.domain.surroundings import DatabaseState, Surroundings
 
 Row = Mapping[str, Any]
 DEPLOYMENT_COLUMNS = tuple(field.name for field in fields(Deployment))
@@ -60,6 +63,21 @@ def to_event(row: Row) -> Event:
 
 def to_quarantine(row: Row) -> Quarantine:
     return Quarantine(row["image_tag"], row["commit_sha"], row["deployment_id"], row["why"])
+
+
+def pack(value: Mapping[str, Any]) -> bytes:
+    """Large JSON as the store keeps it: compressed."""
+    return zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), 1)
+
+
+def unpack(value: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(zlib.decompress(value))
+    return found
+
+
+def to_surroundings(row: Row) -> Surroundings:
+    database = DatabaseState.from_json(unpack(row["database"])) if row["database"] is not None else None
+    return Surroundings(row["deployment_id"], row["moment"], row["at"], database, row["configuration"])
 
 
 def to_restore(row: Row) -> Restore:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -18,13 +19,22 @@ from psycopg import errors as pg
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connections
-from norn.adapters.postgres.rows import to_claim, to_deployment, to_event, to_operation, to_quarantine, to_restore
+from norn.adapters.postgres.rows import (
+    to_claim,
+    to_deployment,
+    to_event,
+    to_operation,
+    to_quarantine,
+    to_restore,
+    to_surroundings,
+)
 from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTransaction
 from norn.adapters.processes import boot_id, is_running, start_time
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.store import Beat, Claim, Event, Quarantine, Restore
+from norn.domain.surroundings import Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
@@ -155,8 +165,9 @@ class PostgresStore:
                 await connection.close()
 
     async def tidy(self) -> None:
-        """Forget what nobody needs any more (events after 7 days)."""
+        """Forget what nobody needs any more: events after 7 days, what was around old versions after 90."""
         await self._do(queries.FORGET_OLD_EVENTS)
+        await self._do(queries.FORGET_OLD_SURROUNDINGS)
 
     # ---- operations and history ----------------------------------------------------------------------------------
 
@@ -218,6 +229,24 @@ class PostgresStore:
 
     async def restores(self, app: str) -> Sequence[Restore]:
         return [to_restore(row) for row in await self._all(queries.RESTORES, app=app)]
+
+    async def newest_change(self) -> tuple[str, bool]:
+        row = await self._one(queries.NEWEST_CHANGE)
+        assert row is not None
+        return f"{row['newest']} ({row['under_way']})", row["under_way"] != ""
+
+    async def installation_key(self) -> bytes:
+        row = await self._one(queries.INSTALLATION_KEY, new=secrets.token_bytes(32))
+        assert row is not None
+        return bytes(row["key"])
+
+    async def surroundings_noted(self, app: str) -> Sequence[tuple[str, str]]:
+        rows = await self._all(queries.SURROUNDINGS_NOTED, app=app)
+        return [(row["deployment_id"], row["moment"]) for row in rows]
+
+    async def surroundings(self, deployment_id: str, moment: str) -> Surroundings | None:
+        row = await self._one(queries.SURROUNDINGS, id=deployment_id, moment=moment)
+        return await asyncio.to_thread(to_surroundings, row) if row is not None else None
 
     async def remembered(self, key: str) -> tuple[str, str] | None:
         row = await self._one(queries.REMEMBERED, key=key)

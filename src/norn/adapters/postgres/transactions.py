@@ -10,11 +10,12 @@ from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connection
-from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, to_claim, to_deployment, to_operation
+from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.snapshots import Snapshot
 from norn.domain.store import NOW, Begun, Claim
+from norn.domain.surroundings import DatabaseState, Digests
 from norn.errors import NotPossible
 
 _JSON_COLUMNS = {"template", "target", "verdict", "error", "workload"}
@@ -310,3 +311,16 @@ class FencedTransaction(_Publishing):
 
     async def former_dropped(self, restore_id: str) -> None:
         await self._connection.execute(queries.FORMER_DROPPED, {"app": self._app, "restore": restore_id})
+
+    async def note_surroundings(
+        self, moment: str, database: DatabaseState | None, configuration: Digests | None, *, again: bool
+    ) -> None:
+        values = {
+            "id": self._id,
+            "app": self._app,
+            "moment": moment,
+            "database": pack(database.to_json()) if database is not None else None,
+            "configuration": _json(configuration),
+        }
+        query = queries.NOTE_SURROUNDINGS_AGAIN if again else queries.NOTE_SURROUNDINGS
+        await self._connection.execute(query, values)

@@ -32,7 +32,7 @@ SELECT (SELECT oid::int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.
 """)
 _LAST = sql.SQL("(SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8 - 1)")
 # The whole number of a row's transaction: the last one that this snapshot can see, less how far that one is ahead.
-_XID = sql.SQL("{last} - (({last} - t.xmin::text::int8) & {mask})").format(last=_LAST, mask=sql.SQL(str(_EPOCH - 1)))
+XID = sql.SQL("{last} - (({last} - t.xmin::text::int8) & {mask})").format(last=_LAST, mask=sql.SQL(str(_EPOCH - 1)))
 
 
 async def take_anchor(connection: Session) -> Anchor:
@@ -70,7 +70,7 @@ class Since:
         low, high, under_way = snapshot.split(":")
         return cls(int(low), int(high), tuple(int(xid) for xid in under_way.split(",") if xid))
 
-    def _later(self, x: sql.SQL | sql.Composed) -> sql.Composed:
+    def later(self, x: sql.SQL | sql.Composed) -> sql.Composed:
         """A condition for the whole number of a row's transaction: it may have ended after the anchor."""
         return sql.SQL("({x} >= {} AND (({x}) & {}) >= {})").format(
             _int8(self.first_under_way), _int8(_EPOCH - 1), _int8(_FIRST_XID), x=x
@@ -79,7 +79,7 @@ class Since:
     @property
     def old(self) -> sql.Composed:
         """A condition for `t`: the row was there at the anchor, as it is now."""
-        return sql.SQL("NOT {}").format(self._later(_XID))
+        return sql.SQL("NOT {}").format(self.later(XID))
 
     def counts(self, table: Table) -> sql.Composed:
         """A query: all rows, those written since, and those of which it is not known.
@@ -94,10 +94,10 @@ class Since:
             "count(*) FILTER (WHERE {later} AND x < {next} AND x <> ALL ({under_way})) "
             "FROM (SELECT {xid} AS x FROM ONLY {table} AS t OFFSET 0) AS r"
         ).format(
-            later=self._later(sql.SQL("x")),
+            later=self.later(sql.SQL("x")),
             next=_int8(self.next),
             under_way=sql.SQL("{}::int8[]").format(sql.Literal("{" + ",".join(map(str, self.under_way)) + "}")),
-            xid=_XID,
+            xid=XID,
             table=table.identifier,
         )
 

@@ -171,6 +171,12 @@ ROOT = Section(
                     Field(
                         "lockTimeout", Duration(positive=True), "How long a migration waits for a lock.", default="5s"
                     ),
+                    Field(
+                        "atStart",
+                        Flag(),
+                        "Whether the app migrates when it starts, too: then an older version may refuse to.",
+                        default=False,
+                    ),
                     Field("database", _DATABASE, "Taken for services.postgres.database where that is missing."),
                 )
             ),

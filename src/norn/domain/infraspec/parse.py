@@ -156,6 +156,10 @@ def _cross_check(reader: _Reader, values: Mapping[str, Any], directory_name: str
         reader.wrong("migrations", "there is no database to migrate", "services: {postgres: {database: …}}.")
 
 
+def _migrations(values: Mapping[str, Any]) -> Migrations:
+    return Migrations(values["command"], values.get("lockTimeout", 5.0), values.get("atStart", False))
+
+
 def _spec(values: Mapping[str, Any]) -> Infraspec:
     migrations, build = values.get("migrations"), values.get("build", {})
     postgres = values.get("services", {}).get("postgres")
@@ -172,7 +176,7 @@ def _spec(values: Mapping[str, Any]) -> Infraspec:
         repo=Repo(**values["repo"]) if "repo" in values else None,
         build=Build(**build),
         postgres=PostgresService(database, (postgres or {}).get("url")) if database else None,
-        migrations=Migrations(migrations["command"], migrations.get("lockTimeout", 5.0)) if migrations else None,
+        migrations=_migrations(migrations) if migrations else None,
         artifacts=Artifacts(**artifacts),
         snapshots=SnapshotPolicy(values.get("snapshots", {}).get("keepReplaced", 604_800.0)),
         rollback=RollbackPolicy(

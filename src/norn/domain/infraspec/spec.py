@@ -40,6 +40,8 @@ class PostgresService:
 class Migrations:
     command: tuple[str, ...]
     lock_timeout_s: float = 5.0
+    at_start: bool = False
+    """The app migrates when it starts, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Everything here may be called again after a crash at any moment: an adapter look
 Anything that goes wrong is a `NornError`.
 """
 
-from norn.domain.ports.databases import AppDatabase, Databases, Moment, Restores, Room, Snapshots, Verification
+from norn.domain.ports.databases import AppDatabase, Databases, Moment, Restores, Room, Schemas, Snapshots, Verification
+from norn.domain.ports.dependencies import Dependencies, DependencyAnswer
 from norn.domain.ports.output import Output
 from norn.domain.ports.runtimes import (
     Bounds,
@@ -29,6 +30,8 @@ __all__ = [
     "Bounds",
     "Commit",
     "Databases",
+    "Dependencies",
+    "DependencyAnswer",
     "Direct",
     "Found",
     "Health",
@@ -41,6 +44,7 @@ __all__ = [
     "Restores",
     "Room",
     "Runtime",
+    "Schemas",
     "Secrets",
     "Snapshots",
     "Source",

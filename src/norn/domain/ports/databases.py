@@ -12,6 +12,8 @@ from norn.domain.infraspec import PostgresService
 from norn.domain.loss import Loss
 from norn.domain.ports.output import Output
 from norn.domain.snapshots import Anchor, Snapshot, SnapshotOrder, TableState
+from norn.domain.surroundings import DatabaseState
+from norn.domain.written import Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,10 @@ class AppDatabase:
 class Databases(Protocol):
     async def ensure(self, app: str, service: PostgresService) -> AppDatabase:
         """The app's database and role; made where they are missing, left as they are where not."""
+        ...
+
+    async def find(self, app: str, service: PostgresService) -> AppDatabase | None:
+        """The same, with nothing changed; None where it is missing. Raises Unavailable."""
         ...
 
     def alone(self, database: AppDatabase, output: Output) -> AbstractAsyncContextManager[None]:
@@ -161,4 +167,23 @@ class Restores(Protocol):
 
     async def drop(self, database: AppDatabase, name: str) -> None:
         """Remove a database that a restore has made or put aside, where it is there. Never the live one."""
+        ...
+
+
+class Schemas(Protocol):
+    """What an app's database looks like, and what that means for code that was there before."""
+
+    async def state(self, database: AppDatabase) -> DatabaseState:
+        """The present. Raises Unavailable, NotPossible."""
+        ...
+
+    async def look(self, database: AppDatabase, statements: Sequence[str]) -> tuple[DatabaseState, Mapping[str, str]]:
+        """The present, and which of the statements would fail on it, with why. Raises Unavailable, NotPossible."""
+        ...
+
+    async def written(
+        self, database: AppDatabase, before: Anchor, after: Anchor | None, budget_s: float
+    ) -> Sequence[Written] | None:
+        """Rows written since `before`, and since `after`, as many as are found in that time; None where the database
+        is another one than then. Raises Unavailable."""
         ...

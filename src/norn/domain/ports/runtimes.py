@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from norn.domain.configuration import Shape, Texts
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports.output import Output
@@ -226,6 +227,14 @@ class Runtime(Protocol):
 
     async def findings(self, app: str) -> Sequence[Finding]:
         """What about the way it runs at this moment is worth knowing before it is changed."""
+        ...
+
+    async def configuration(self, app: str) -> Texts:
+        """What the live processes are told when they start, as far as Norn may read it: to be hashed, never stored."""
+        ...
+
+    def shape(self, workload: Workload, template: Template | None) -> Shape:
+        """What of the way a version is run has to fit its image, from what was noted of it; empty: nothing is known."""
         ...
 
     async def preflight(self, spec: Infraspec, *, force: bool) -> None:

@@ -2,6 +2,19 @@
 
 from norn.domain.schema.access import Access
 from norn.domain.schema.change import Change, Effect
-from norn.domain.schema.compare import Schema, changes
+from norn.domain.schema.compare import changes
+from norn.domain.schema.contents import lost_on_the_way
+from norn.domain.schema.findings import drift_finding, schema_findings, unread_tables
+from norn.domain.schema.state import Schema
 
-__all__ = ["Access", "Change", "Effect", "Schema", "changes"]
+__all__ = [
+    "Access",
+    "Change",
+    "Effect",
+    "Schema",
+    "changes",
+    "drift_finding",
+    "lost_on_the_way",
+    "schema_findings",
+    "unread_tables",
+]

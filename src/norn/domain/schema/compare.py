@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
 
-from norn.domain.catalog import Catalog, CatalogEntry
+from norn.domain.catalog import CatalogEntry
 from norn.domain.schema.access import Access, compare_privileges
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.columns import Pair, compare_columns
@@ -21,22 +19,10 @@ from norn.domain.schema.objects import (
 )
 from norn.domain.schema.relations import compare_relation, find_pair, missing
 from norn.domain.schema.routines import compare_policies, compare_routines, compare_triggers
+from norn.domain.schema.state import Schema
 from norn.domain.schema.structure import RELATIONS, Structure, facts_of
 
 _OF_RELATIONS = frozenset((*RELATIONS, "column", "constraint", "index", "trigger", "rule", "policy"))
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What an app's database looked like at one moment."""
-
-    catalog: Catalog
-    database: str
-    """Which database it is: OIDs and column numbers count only within one and the same. Empty: not known."""
-    at: datetime
-    access: Access = field(default_factory=lambda: Access(""))
-    counted_since: datetime | None = None
-    """Since when the server counts how often tables are used (`pg_stat_database.stats_reset`)."""
 
 
 def changes(old: Schema, new: Schema) -> tuple[Change, ...]:

@@ -138,6 +138,8 @@ def compare_sequences(before: Structure, after: Structure, *, same_database: boo
             continue  # a copy has its sequences as they were a moment earlier or later
         owner = tuple(facts["owner"]) if facts["owner"] is not None else None
         now_counts = (by_owner.get(owner) if owner is not None else None) or by_oid.get(old.oid) or new
+        if owner is not None and not _filled(owner[0], before, after):
+            continue  # no number is in use
         if now_counts is not None and _is_behind(facts, facts_of(now_counts)):
             yield Change(
                 "sequence_moved_back",
@@ -148,6 +150,13 @@ def compare_sequences(before: Structure, after: Structure, *, same_database: boo
                 remedy=f"SELECT setval({_literal(now_counts.name)}, {facts['last']})",
                 doubtful=owner is None,
             )
+
+
+def _filled(table: int, before: Structure, after: Structure) -> bool:
+    """Whether a table has rows, or the one that took its name."""
+    old = before.relations_by_oid.get(table)
+    now = after.relations_by_oid.get(table) or (after.relations.get(old.name) if old is not None else None)
+    return now is not None and facts_of(now).get("filled") is not False
 
 
 def _is_behind(was: Facts, now: Facts) -> bool:

@@ -29,7 +29,9 @@ SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE '
                        'state', format_type(g.aggtranstype, NULL), g.aggtransspace, quote_nullable(g.agginitval),
                        'moving', g.aggmtranstype::regtype, g.aggmtransspace, quote_nullable(g.aggminitval))
               FROM pg_aggregate AS g WHERE g.aggfnoid = p.oid)) END,
-       p.oid::int8, NULL, json_build_object('name', format('%I.%I', n.nspname, p.proname), 'returns', format_type(p.prorettype, NULL))::text
+       p.oid::int8, NULL,
+       json_build_object('name', format('%I.%I', n.nspname, p.proname),
+                         'returns', format_type(p.prorettype, NULL))::text
   FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
  WHERE {ours} AND {mine}
 """).format(ours=OURS, mine=mine("pg_proc", "p"))
@@ -155,7 +157,8 @@ SELECT 'operator', o.oid::regoperator::text,
   FROM pg_operator AS o JOIN pg_namespace AS n ON n.oid = o.oprnamespace WHERE {ours} AND {operator_mine}
 UNION ALL
 SELECT 'cast', format('%s as %s', format_type(c.castsource, NULL), format_type(c.casttarget, NULL)),
-       concat_ws(' ', c.castfunc::regprocedure, 'context', c.castcontext, 'method', c.castmethod), c.oid::int8, NULL, NULL
+       concat_ws(' ', c.castfunc::regprocedure, 'context', c.castcontext, 'method', c.castmethod),
+       c.oid::int8, NULL, NULL
   FROM pg_cast AS c WHERE c.oid >= {first} AND {cast_mine}
 """).format(
     ours=OURS,

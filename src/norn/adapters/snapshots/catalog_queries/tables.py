@@ -109,7 +109,8 @@ SELECT 'columns', format('%I.%I', n.nspname, c.relname),
 # A foreign key to or on a partitioned table has more of its kind at the partitions, which follow from it and get new
 # names in a restore. That a column is not null is said of the column, since before 18 it is no constraint.
 _CONSTRAINTS = sql.SQL("""
-SELECT 'constraint', format('%I.%I.%I', n.nspname, c.relname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL,
+SELECT 'constraint', format('%I.%I.%I', n.nspname, c.relname, k.conname), pg_get_constraintdef(k.oid),
+       k.oid::int8, NULL,
        json_build_object(
            'type', k.contype, 'table', c.oid::int8, 'valid', k.convalidated, 'deferrable', k.condeferrable,
            'columns', (SELECT coalesce(json_agg(quote_ident(a.attname) ORDER BY u.place), '[]')
@@ -120,7 +121,8 @@ SELECT 'constraint', format('%I.%I.%I', n.nspname, c.relname, k.conname), pg_get
   FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND NOT (k.contype = 'f' AND k.conparentid <> 0) AND {ours} AND {of_table}
 UNION ALL
-SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), pg_get_constraintdef(k.oid), k.oid::int8, NULL,
+SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), pg_get_constraintdef(k.oid),
+       k.oid::int8, NULL,
        json_build_object('type', k.contype, 'domain', t.oid::int8, 'valid', k.convalidated,
                          'expression', pg_get_expr(k.conbin, 0))::text
   FROM pg_constraint AS k JOIN pg_type AS t ON t.oid = k.contypid JOIN pg_namespace AS n ON n.oid = t.typnamespace

@@ -1,0 +1,83 @@
+"""What an app's pods are told when they start, and what of their template has to fit the image."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.manifests import own_secret
+from norn.adapters.kubernetes.resources import ConfigMap, Secret
+from norn.adapters.kubernetes.workload import Workload
+from norn.errors import ClusterRefused
+
+Object = dict[str, Any]
+_KINDS = ("containers", "initContainers")
+_PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+_PROBE_TARGETS = ("httpGet", "tcpSocket", "exec", "grpc")
+_ELSEWHERE = ("env", "envFrom", "image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy")
+
+
+def shape_of(pod_template: Mapping[str, Any]) -> dict[str, str]:
+    """Containers, their ports, what their probes ask, and their commands."""
+    found = {}
+    for kind in _KINDS:
+        for container in pod_template.get("spec", {}).get(kind) or ():
+            name = container["name"]
+            found[f"{'container' if kind == 'containers' else 'init container'} {name}"] = "there"
+            ports = sorted(int(port["containerPort"]) for port in container.get("ports") or ())
+            found |= {f"port of {name}": json.dumps(ports)} if ports else {}
+            for part in ("command", "args"):
+                if container.get(part):
+                    found[f"{part} of {name}"] = json.dumps(container[part])
+            for probe in _PROBES:
+                asks = {key: value for key, value in (container.get(probe) or {}).items() if key in _PROBE_TARGETS}
+                if asks:
+                    found[f"{probe} of {name}"] = json.dumps(asks, sort_keys=True)
+    return found
+
+
+async def texts_of(cluster: Cluster, workload: Workload) -> dict[str, str]:
+    """Variables, the ConfigMaps and Secrets that they come from where Norn may read them, and the rest of the template.
+
+    Of the Secret that Norn itself fills only that it is there.
+    """
+    found: dict[str, str] = {}
+    maps: set[str] = set()
+    secrets: set[str] = set()
+    pod = workload.pod_template["spec"]
+    for kind in _KINDS:
+        for container in pod.get(kind) or ():
+            for entry in container.get("env") or ():
+                found[f"env {entry['name']}"] = json.dumps(entry.get("value", entry.get("valueFrom")), sort_keys=True)
+                source = entry.get("valueFrom") or {}
+                maps |= {source["configMapKeyRef"]["name"]} if "configMapKeyRef" in source else set()
+                secrets |= {source["secretKeyRef"]["name"]} if "secretKeyRef" in source else set()
+            for entry in container.get("envFrom") or ():
+                maps |= {entry["configMapRef"]["name"]} if "configMapRef" in entry else set()
+                secrets |= {entry["secretRef"]["name"]} if "secretRef" in entry else set()
+            rest = {key: value for key, value in container.items() if key not in _ELSEWHERE}
+            found[f"template of {container['name']}"] = json.dumps(rest, sort_keys=True)
+    for volume in pod.get("volumes") or ():
+        maps |= {volume["configMap"]["name"]} if "configMap" in volume else set()
+        secrets |= {volume["secret"]["secretName"]} if "secret" in volume else set()
+    found["volumes"] = json.dumps(pod.get("volumes") or [], sort_keys=True)
+    read = _read(cluster, sorted(maps), sorted(secrets - {own_secret(workload.name)}))
+    return found | {name: value async for name, value in read}
+
+
+async def _read(cluster: Cluster, maps: list[str], secrets: list[str]) -> AsyncIterator[tuple[str, str]]:
+    for kind, label, names in ((ConfigMap, "config map", maps), (Secret, "secret", secrets)):
+        for name in names:
+            try:
+                obj = await cluster.get(kind, name)
+            except ClusterRefused:
+                continue  # reading it is optional (deploy/kubernetes/rbac.yaml)
+            for key, value in ((obj or {}).get("data") or {}).items():
+                yield f"{label} {name}/{key}", _decoded(value) if kind is Secret else value
+
+
+def _decoded(value: str) -> str:
+    return base64.b64decode(value).decode("utf-8", "replace")

@@ -1,0 +1,25 @@
+"""What others answer that a target needs: somebody else's outage is a caution, never more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from norn.domain.ports.dependencies import DependencyAnswer
+from norn.domain.verdict import Finding, Level
+
+
+def dependency_findings(answers: Sequence[DependencyAnswer], image_tag: str) -> tuple[Finding, ...]:
+    """A caution for each that does not answer as the target's infraspec expects."""
+    return tuple(
+        Finding(
+            "dependency",
+            Level.CAUTION,
+            f"{image_tag} needs {answer.dependency.name}, which "
+            + (f"answers {answer.status} and not {answer.dependency.expect}" if answer.status is not None
+               else f"gives no answer: {answer.why}")
+            + f" ({answer.dependency.url}).",
+            {"name": answer.dependency.name, "status": answer.status, "expected": answer.dependency.expect},
+        )
+        for answer in answers
+        if not answer.as_expected
+    )  # fmt: skip

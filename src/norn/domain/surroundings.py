@@ -1,0 +1,97 @@
+"""What a version had around it: its database's schema and ledgers, and the configuration that it ran with.
+
+Written down at each deploy, before its migration (so as the version before left it) and after. What is different by
+now, a rollback of the image alone does not bring back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from norn.domain.deployments import Deployment, Kind
+from norn.domain.ledgers import Ledger
+from norn.domain.schema import Schema
+from norn.domain.snapshots import Anchor
+
+Digests = Mapping[str, str]
+"""By what it is (`env LOG_LEVEL`, `secret SMTP_KEY`), the keyed hash of its value, which tells only what is equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """An app's database at one moment."""
+
+    schema: Schema
+    ledgers: tuple[Ledger, ...]
+    anchor: Anchor
+    files: Mapping[str, int]
+    """The relfilenode of each table, by qualified name: with another one later it was rewritten."""
+    statements: tuple[str, ...] | None = None
+    """What the app's role had run by then, and could be prepared; None where the server does not keep that."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema.to_json(),
+            "ledgers": [ledger.to_json() for ledger in self.ledgers],
+            "anchor": self.anchor.to_json(),
+            "files": dict(self.files),
+            "statements": list(self.statements) if self.statements is not None else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DatabaseState:
+        """Raises KeyError, ValueError, TypeError where it is none."""
+        statements = value["statements"]
+        return cls(
+            Schema.from_json(value["schema"]),
+            tuple(Ledger.from_json(ledger) for ledger in value["ledgers"]),
+            Anchor.from_json(value["anchor"]),
+            dict(value["files"]),
+            tuple(map(str, statements)) if statements is not None else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """One record: of a deploy, before its migration or after."""
+
+    deployment_id: str
+    moment: str
+    """`before` or `after` the migration."""
+    at: datetime
+    database: DatabaseState | None
+    """None where the app has no database, or it did not answer."""
+    configuration: Digests | None
+
+
+BEFORE, AFTER = "before", "after"
+
+
+def way_to_present(target: Deployment, history: Sequence[Deployment], recorded: Sequence[tuple[str, str]]) -> list[
+    tuple[str, str]
+]:  # fmt: skip
+    """Which records tell the way from a target to the present, the oldest first; the first is how the target left it.
+
+    That is what the first deploy after the target's own has written down before its migration: what was changed by
+    hand while the target was live, it could live with. Where no deploy has come since, it is what its own has written
+    down last. Empty where there is none.
+
+    Args:
+        history: of the app, in any order.
+        recorded: deployment and moment of each record that there is.
+    """
+    there = set(recorded)
+    deploys = sorted(
+        (found for found in history if found.kind is Kind.DEPLOY and found.seq >= target.origin_seq),
+        key=lambda found: found.seq,
+    )
+    since = [found for found in deploys if found.seq > target.origin_seq]
+    way = [(found.id, moment) for found in since for moment in (BEFORE, AFTER) if (found.id, moment) in there]
+    if way and way[0][1] == BEFORE:
+        return way
+    own = [(found.id, moment) for found in deploys[:1] if found.seq == target.origin_seq for moment in (AFTER, BEFORE)]
+    first = next((record for record in own if record in there), None)
+    return [first, *way] if first is not None else []

@@ -1,0 +1,254 @@
+"""Is rolling back the code enough? What Norn knows of the way from a target to the present, as findings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from norn.domain.configuration import configuration_finding, digests, template_finding
+from norn.domain.dependencies import dependency_findings
+from norn.domain.deployments import Deployment, rfc3339
+from norn.domain.infraspec import Infraspec
+from norn.domain.ledgers import ledger_findings, migrates_at_start
+from norn.domain.ports import AppDatabase
+from norn.domain.retention import way_back
+from norn.domain.schema import changes, drift_finding, lost_on_the_way, schema_findings, unread_tables
+from norn.domain.surroundings import AFTER, DatabaseState, Digests, Surroundings, way_to_present
+from norn.domain.targets import Question
+from norn.domain.verdict import Finding, Level, Way, not_checked
+from norn.domain.written import written_finding
+from norn.errors import NornError
+from norn.operations import rollouts
+from norn.operations.services import Services
+from norn.operations.way_back import for_retention, stored_snapshots
+
+BUDGET_S = 2.0
+"""A rollback waits no longer: what is not known by then is a caution."""
+_HISTORY = 1_000
+_STEPS = 20
+_ROWS_S = 1.0
+_SPEC_FIELDS = ("role", "replicas", "port", "healthcheck", "hosts", "secrets", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The records between a target and the present."""
+
+    history: Sequence[Deployment]
+    records: tuple[Surroundings, ...]
+    """The oldest first, as the target left it; empty where there is none."""
+
+    @property
+    def left(self) -> Surroundings | None:
+        return self.records[0] if self.records else None
+
+
+async def assess(services: Services, question: Question, budget_s: float = BUDGET_S) -> tuple[Finding, ...]:
+    """Look at everything beside each other, for so long at most."""
+    way = asyncio.ensure_future(_way(services, question))
+    parts: dict[str, Awaitable[Sequence[Finding]]] = {
+        "the configuration": _configuration(services, question, way),
+        "what lies outside": _outside(services, question),
+        "the way it is run": _shape(services, question),
+    }
+    if not question.with_data:
+        parts["the schema of the database"] = _schema(services, question, way)
+    tasks = {asyncio.ensure_future(part): name for name, part in parts.items()}
+    done, late = await asyncio.wait(tasks, timeout=budget_s)
+    for task in (*late, *([] if way.done() else [way])):
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    findings = [not_checked(tasks[task], f"it took longer than {budget_s:g} s") for task in late]
+    for task in done:
+        error = task.exception()
+        if error is None:
+            findings += task.result()
+        elif isinstance(error, NornError):
+            findings.append(not_checked(tasks[task], error.message.rstrip(".")))
+        else:
+            raise error
+    return tuple(findings)
+
+
+async def _way(services: Services, question: Question) -> _Way:
+    history, noted = await asyncio.gather(
+        services.store.deployments(app=question.app, limit=_HISTORY),
+        services.store.surroundings_noted(question.app),
+    )
+    chosen = way_to_present(question.target, history, noted)
+    chosen = [*chosen[:1], *chosen[1:][-_STEPS:]]
+    found = await asyncio.gather(*(services.store.surroundings(*record) for record in chosen))
+    return _Way(history, tuple(record for record in found if record is not None))
+
+
+# ---- the database ------------------------------------------------------------------------------------------------
+
+
+async def _schema(services: Services, question: Question, finding_way: asyncio.Future[_Way]) -> Sequence[Finding]:
+    app = await services.source.app(question.app)
+    spec = await services.source.infraspec(app)
+    if spec.postgres is None:
+        return ()
+    way, database = await asyncio.gather(finding_way, services.databases.find(app.name, spec.postgres))
+    if database is None:
+        return ()
+    left = way.left.database if way.left is not None else None
+    tag = question.target.image_tag
+    if left is None:
+        return (not_checked("the schema of the database", f"there is no record of the one that {tag} ran on"),)
+    present, failing = await services.schemas.look(database, left.statements or ())
+    theirs, first = await asyncio.gather(
+        infraspec_of(services, question.target), services.store.surroundings(_origin(question, way), AFTER)
+    )
+    findings = await asyncio.to_thread(_compared, way, left, present, failing, first)
+    findings += ledger_findings(left.ledgers, present.ledgers, at_start=_at_start(theirs), image_tag=tag)
+    written = await _written(services, database, way, left)
+    return await _with_ways(services, question, way, [*findings, *written])
+
+
+def _compared(
+    way: _Way, left: DatabaseState, present: DatabaseState, failing: Mapping[str, str], first: Surroundings | None
+) -> list[Finding]:
+    states = [record.database for record in way.records if record.database is not None]
+    net = changes(left.schema, present.schema)
+    on_the_way = lost_on_the_way([*(state.schema for state in states), present.schema], net)
+    began = first.database if first is not None else None
+    unread = unread_tables(began.schema, left.schema) if began is not None else {}
+    findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=left.statements, unread=unread))
+    if way.records[-1].moment == AFTER and states:
+        last = states[-1].schema
+        drift = drift_finding(last, present.schema, changes(last, present.schema))
+        findings += [drift] if drift is not None else []
+    return findings
+
+
+def _origin(question: Question, way: _Way) -> str:
+    """The deploy that brought the target's version."""
+    seq = question.target.origin_seq
+    return next((found.id for found in way.history if found.seq == seq), question.target.id)
+
+
+def _at_start(spec: Infraspec | None) -> bool | None:
+    """Whether a version migrates when it starts; None where nothing says so, and nothing else migrates."""
+    if spec is None:
+        return None
+    if migrates_at_start(spec.command) or (spec.migrations is not None and spec.migrations.at_start):
+        return True
+    return False if spec.migrations is not None else None
+
+
+async def _written(services: Services, database: AppDatabase, way: _Way, left: DatabaseState) -> list[Finding]:
+    after = next((record.database for record in way.records[1:] if record.moment == AFTER and record.database), None)
+    rows = await services.schemas.written(database, left.anchor, after.anchor if after else None, _ROWS_S)
+    finding = written_finding(rows, left.files) if rows is not None else None
+    return [finding] if finding is not None else []
+
+
+async def _with_ways(
+    services: Services, question: Question, way: _Way, findings: Sequence[Finding]
+) -> Sequence[Finding]:
+    """With what helps, where the database is what is in the way."""
+    if all(finding.level is Level.SAFE for finding in findings):
+        return findings
+    ways = []
+    rows = await stored_snapshots(services, question.app)
+    name = way_back(question.target.digest or "", way.history, for_retention(rows))
+    facts: dict[str, Any] = {}
+    if name is not None:
+        restore, facts = _restore(question, name, rows[name], findings)
+        ways.append(restore)
+    forward = Way(
+        "Rolls forward: a new commit that mends it goes over the schema as it is.", f"norn deploy {question.app}"
+    )
+    return [
+        finding
+        if finding.level is Level.SAFE or finding.code == "not_checked"
+        else replace(finding, facts={**finding.facts, **facts}, ways=(*finding.ways, *ways, forward))
+        for finding in findings
+    ]
+
+
+def _restore(
+    question: Question, name: str, row: Mapping[str, Any], findings: Sequence[Finding]
+) -> tuple[Way, dict[str, Any]]:
+    taken, verified = row["taken_at"], row["verified_at"]
+    written = next((finding for finding in findings if finding.code == "rows_written"), None)
+    tables = written.facts["tables"] if written is not None else []
+    lost = sum(table["since"] + table["byMigration"] for table in tables)
+    least = "at least " if any(not table["complete"] for table in tables) else ""
+    checked = f"verified {_minute(verified)}" if verified is not None else "not verified by a test restore yet"
+    text = (
+        f"Brings the data back as that version left it: {name}, taken {_minute(taken)}, {checked}. It loses what was "
+        f"written since ({least}{lost} rows)."
+    )
+    command = f"norn rollback {question.app} --to {question.target.image_tag} --restore-snapshot"
+    facts = {"snapshot": name, "snapshotTakenAt": rfc3339(taken), "snapshotVerifiedAt": rfc3339(verified)}
+    return Way(text, command), facts
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+# ---- configuration and surroundings ------------------------------------------------------------------------------
+
+
+async def configuration_of(services: Services, app: str, spec: Infraspec | None) -> Digests:
+    """Keyed hashes of what the live processes are told, as far as Norn may read it.
+
+    Raises RuntimeUnavailable and the like.
+    """
+    texts = dict(await services.runtime.configuration(app))
+    if spec is not None:
+        texts |= {f"infraspec {name}": repr(getattr(spec, name)) for name in _SPEC_FIELDS}
+    return digests(texts, await services.store.installation_key())
+
+
+async def _configuration(
+    services: Services, question: Question, finding_way: asyncio.Future[_Way]
+) -> Sequence[Finding]:
+    way = await finding_way
+    then = way.left.configuration if way.left is not None else None
+    tag = question.target.image_tag
+    if then is None:
+        return (not_checked("the configuration", f"there is no record of the one that {tag} ran with"),)
+    known = question.live.deployment if question.live is not None else None
+    spec = await infraspec_of(services, known) if known is not None else None
+    now = await configuration_of(services, question.app, spec)
+    if question.template:  # what is written in the template itself comes back with it
+        then, now = ({name: value for name, value in side.items() if not name.startswith(("env ", "template "))}
+                     for side in (then, now))  # fmt: skip
+    finding = configuration_finding(then, now, tag)
+    return (finding,) if finding is not None else ()
+
+
+async def _shape(services: Services, question: Question) -> Sequence[Finding]:
+    known = question.live.deployment if question.live is not None else None
+    if question.template or known is None:
+        return ()
+    workload = await services.runtime.workload(question.app)
+    now = services.runtime.shape(workload, rollouts.template_of(known.template))
+    target = question.target
+    then = services.runtime.shape(target.workload or {}, rollouts.template_of(target.template))
+    if not then or not now:
+        return ()
+    finding = template_finding(then, now, question.app, target.image_tag)
+    return (finding,) if finding is not None else ()
+
+
+async def _outside(services: Services, question: Question) -> Sequence[Finding]:
+    spec = await infraspec_of(services, question.target)
+    if spec is None:
+        return ()
+    return dependency_findings(await services.dependencies.ask(spec.dependencies), question.target.image_tag)
+
+
+async def infraspec_of(services: Services, deployment: Deployment) -> Infraspec | None:
+    """As the deployment's commit has it; None where that is not known."""
+    if not deployment.commit_sha:
+        return None
+    app = await services.source.app(deployment.app)
+    return await services.source.infraspec(app, deployment.commit_sha)

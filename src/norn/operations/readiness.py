@@ -1,0 +1,92 @@
+"""The verdict of each app's next rollback, kept up to date, so that nobody has to wait for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from norn.domain.targets import NoTarget, Question
+from norn.domain.verdict import Finding
+from norn.errors import NornError
+from norn.operations.assessment import assess
+from norn.operations.services import Services
+from norn.operations.versions import find_target, live_version
+
+FRESH_S = 60.0
+"""What was found so long ago still counts, unless Norn itself has changed something since."""
+_RENEW_S = 40.0
+_UNDER_WAY_S = 2.0
+"""The same while a deploy or a restore is at work somewhere, which may be on the same database."""
+
+_Key = tuple[str, str | None, str | None, bool, bool, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    key: _Key
+    findings: tuple[Finding, ...]
+    at: float
+
+
+class KeptReadiness:
+    """What is known of each app, in this server's memory."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+
+    async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
+        """What is known already, or what can be found out in time."""
+        key, under_way = await _key(services, question)
+        known = self._known.get(question.app)
+        at_most = _UNDER_WAY_S if under_way else FRESH_S
+        if known is not None and known.key == key and time.monotonic() - known.at < at_most:
+            return known.findings
+        found = await assess(services, question)
+        self._known[question.app] = _Known(key, found, time.monotonic())
+        return found
+
+    async def renew(self, services: Services) -> None:
+        """Find out anew what is old, app by app; what does not answer is for the next time."""
+        apps = [app.name for app in await services.source.apps()]
+        for gone in self._known.keys() - set(apps):
+            del self._known[gone]
+        for app in apps:
+            try:
+                await self._renew(services, app)
+            except NornError:
+                self._known.pop(app, None)  # whoever asks is told why
+
+    async def _renew(self, services: Services, app: str) -> None:
+        live = await live_version(services, app)
+        if live is None:
+            return
+        choice = await find_target(services, app, live)
+        if isinstance(choice, NoTarget):
+            return
+        known = self._known.get(app)
+        if known is not None and time.monotonic() - known.at < _RENEW_S:
+            key, _ = await _key(services, Question(app, choice.deployment, live))
+            if known.key == key:
+                return
+        self._known.pop(app, None)
+        await self.findings(services, Question(app, choice.deployment, live))
+
+
+async def findings_of(services: Services, question: Question) -> tuple[Finding, ...]:
+    """What is known of a change, or can be found out in time."""
+    if services.readiness is not None:
+        return await services.readiness.findings(services, question)
+    return await assess(services, question)
+
+
+async def _key(services: Services, question: Question) -> tuple[_Key, bool]:
+    newest, under_way = await services.store.newest_change()
+    live = question.live
+    return (
+        question.target.id,
+        live.deployment.id if live is not None and live.deployment is not None else None,
+        live.digest if live is not None else None,
+        question.template,
+        question.with_data,
+        newest,
+    ), under_way

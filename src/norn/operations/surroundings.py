@@ -1,0 +1,53 @@
+"""A deploy writes down what is around it, and says beforehand whether it can be rolled back."""
+
+from __future__ import annotations
+
+from norn.domain.infraspec import Infraspec
+from norn.domain.ports import AppDatabase
+from norn.domain.surroundings import BEFORE, DatabaseState, Digests
+from norn.domain.targets import LiveVersion, Question
+from norn.domain.verdict import Level, verdict_of
+from norn.errors import DatabaseUnavailable, LeaseLost, NornError
+from norn.operations.assessment import assess, configuration_of, infraspec_of
+from norn.operations.procedures import Run
+from norn.operations.services import Services
+from norn.operations.versions import live_version
+
+
+async def note_surroundings(
+    run: Run, services: Services, moment: str, spec: Infraspec, database: AppDatabase | None
+) -> None:
+    """Write down the database and the configuration as they are, as far as they can be read.
+
+    What was noted before the migration stays when the step is run again: the migration may have begun by then.
+    """
+    state: DatabaseState | None = None
+    configuration: Digests | None = None
+    try:
+        if database is not None:
+            state = await services.schemas.state(database)
+        live = await live_version(services, run.app) if moment == BEFORE else None
+        known = live.deployment if live is not None else None
+        before = await infraspec_of(services, known) if known is not None else None
+        configuration = await configuration_of(services, run.app, before if moment == BEFORE else spec)
+    except (LeaseLost, DatabaseUnavailable):
+        raise
+    except NornError as error:  # the deploy goes on; a rollback will say that it was not checked
+        run.output.line(f"[what is around this version could not be written down: {error.message}]")
+    async with run.transaction() as transaction:
+        await transaction.note_surroundings(moment, state, configuration, again=moment != BEFORE)
+
+
+async def foresee(run: Run, services: Services) -> None:
+    """Say whether what is about to be deployed can be rolled back to what is live."""
+    live = await live_version(services, run.app)
+    own = await services.store.deployment(run.id)
+    if live is None or live.deployment is None or own is None:
+        return
+    new = LiveVersion(own.image_tag, own.digest or "", own)
+    verdict = verdict_of(await assess(services, Question(run.app, live.deployment, new)))
+    what = "could be rolled back" if verdict.level is not Level.UNSAFE else "could not be rolled back by its code alone"
+    run.output.line(f"this deploy {what} to {live.image_tag}: {verdict.level.value}")
+    for finding in verdict.findings:
+        if finding.level is not Level.SAFE:
+            run.output.line(f"  {finding.level.value} {finding.code}: {finding.message}")
