@@ -21,5 +21,6 @@ def test_the_demo_comes_back_to_the_good_version_and_leaves_nothing() -> None:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "The column city of public.entries was dropped" in done.stderr
         assert "The good version answers again, with the data of then." in done.stdout
         assert list(Path(directory).iterdir()) == []

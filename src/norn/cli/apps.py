@@ -9,6 +9,7 @@ from typing import Any
 from norn.cli.context import Context
 from norn.cli.output import ago, local_time, table
 from norn.cli.transport import quote
+from norn.cli.verdicts import findings
 
 Document = Mapping[str, Any]
 
@@ -80,7 +81,9 @@ def _status(app: Document) -> str:
     lines.append(f"doing     {_doing(app['operation'])}")
     if rollback["possible"]:
         target = rollback["target"]
-        lines.append(f"rollback  to {target['imageTag']} ({rollback['verdict']['level']}): {rollback['why']}")
+        verdict = rollback["verdict"]
+        lines.append(f"rollback  could be rolled back to {target['imageTag']}: {verdict['level']}")
+        lines += [f"        {line}" for line in findings(verdict, harmless=False)]
     else:
         lines.append(f"rollback  not possible: {rollback['why']}")
     return "\n".join(lines)

@@ -26,8 +26,11 @@ def announce(context: Context, deployment: Document) -> None:
     )
     for line in _reasons(deployment):
         printer.progress(line)
-    for finding in (deployment.get("verdict") or {}).get("findings", ()):
-        printer.progress(f"  {finding['level']}: {finding['message']}", "yellow")
+    if deployment.get("verdict"):
+        from norn.cli.verdicts import findings
+
+        for line in findings(deployment["verdict"], harmless=False):
+            printer.progress(line, "yellow")
 
 
 def _reasons(deployment: Document) -> list[str]:
@@ -60,10 +63,11 @@ def show_plan(plan: Document) -> str:
     lines = [f"would change {plan['app']} from {plan['fromImageTag'] or 'nothing'} to {plan['imageTag']}"]
     lines += _reasons(plan)
     lines += [f"  would stop {id_}" for id_ in plan.get("stops", ())]
+    from norn.cli.verdicts import findings, ways
+
     verdict = plan["verdict"]
     lines.append(f"verdict: {verdict['level']}")
-    lines += [f"  {finding['level']}: {finding['message']}" for finding in verdict["findings"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *findings(verdict), *ways(verdict)])
 
 
 def outcome(context: Context, deployment: Document) -> int:

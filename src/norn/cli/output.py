@@ -57,8 +57,10 @@ class Printer:
             print(f"  passed over {skipped['imageTag']} ({skipped['deploymentId']}): {skipped['why']}", file=sys.stderr)
         for candidate in error.facts.get("candidates") or ():
             print(f"  there is {candidate}", file=sys.stderr)
-        for finding in (error.facts.get("verdict") or {}).get("findings", ()):
-            print(f"  {finding['level']}: {finding['message']}", file=sys.stderr)
+        if verdict := error.facts.get("verdict"):
+            from norn.cli.verdicts import findings, ways
+
+            print("\n".join([*findings(verdict), *ways(verdict)]), file=sys.stderr)
         for wrong in (error.facts.get("problems") or ())[:20]:
             print(f"  {wrong.get('message', wrong)}", file=sys.stderr)
         if output := error.facts.get("output"):

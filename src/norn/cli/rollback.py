@@ -147,7 +147,9 @@ def _request(context: Context, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _confirmed(facts: Mapping[str, Any]) -> bool:
-    for finding in (facts.get("verdict") or {}).get("findings", ()):
-        print(f"  {finding['level']}: {finding['message']}", file=sys.stderr)
+    from norn.cli.verdicts import findings, ways
+
+    verdict = facts.get("verdict")
+    print("\n".join([*findings(verdict), *ways(verdict)]), file=sys.stderr)
     print("This is not enough, or would do harm. Go on all the same? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

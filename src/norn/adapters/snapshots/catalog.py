@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from norn.adapters.snapshots.catalog_queries import QUERIES, TABLES
+from norn.adapters.snapshots.catalog_queries import TABLES, queries
 from norn.adapters.snapshots.definitions import settled
 from norn.adapters.snapshots.text_form import TEXT_FORM
 from norn.domain.catalog import Catalog, CatalogEntry
@@ -33,7 +33,7 @@ _SET = sql.SQL("SELECT {}").format(
 )
 
 
-async def read_catalog(connection: psycopg.AsyncConnection[Any]) -> Catalog:
+async def read_catalog(connection: psycopg.AsyncConnection[Any], *, positions: bool = False) -> Catalog:
     """The schema of a database, as it comes out of pg_dump and pg_restore again.
 
     Kinds: schema, extension, table, foreign table, view, materialized view, column, columns (their order), constraint,
@@ -53,12 +53,13 @@ async def read_catalog(connection: psycopg.AsyncConnection[Any]) -> Catalog:
 
     Args:
         connection: in a transaction or not; what is set in it, and what locks it has, is afterwards as before.
+        positions: with how far each sequence is, among the facts; locks on them are kept until the transaction ends.
 
     Raises psycopg.Error.
     """
     entries = []
     async with _undisturbed(connection):
-        for query in QUERIES:
+        for query in queries(positions=positions):
             for kind, name, definition, oid, number, facts in await _rows(connection, query):
                 entries.append(CatalogEntry(kind, name, settled(definition or ""), oid, number, facts or ""))
     return Catalog.of(entries)

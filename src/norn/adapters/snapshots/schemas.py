@@ -99,7 +99,7 @@ async def read_schema(connection: Session, role: str) -> Schema:
     row = await (await connection.execute(_COUNTED_SINCE)).fetchone()
     since = row[1].astimezone(UTC) if row is not None and row[0] else None
     database = f"{anchor.system_identifier}/{anchor.database_oid}" if anchor.system_identifier else ""
-    return Schema(await read_catalog(connection), database, anchor.at, access, since)
+    return Schema(await read_catalog(connection, positions=True), database, anchor.at, access, since)
 
 
 async def _access(connection: Session, role: str) -> Access:

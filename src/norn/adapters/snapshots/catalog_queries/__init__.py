@@ -5,9 +5,16 @@ does not carry. Lists of options and privileges are in alphabetical order, since
 order of their bytes, since that of a database's own collation may differ.
 """
 
+from psycopg import sql
+
 from norn.adapters.snapshots.catalog_queries import access, others, tables
 
-QUERIES = (*tables.QUERIES, *others.QUERIES, *access.QUERIES)
+_QUERIES = (*tables.QUERIES, *others.QUERIES, *access.QUERIES)
 TABLES = tables.TABLES
 
-__all__ = ["QUERIES", "TABLES"]
+__all__ = ["TABLES", "queries"]
+
+
+def queries(*, positions: bool) -> tuple[sql.Composed, ...]:
+    """All of them; with how far each sequence is."""
+    return (*_QUERIES, tables.sequences(positions=positions))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 from psycopg import sql
 
 from norn.adapters.snapshots.catalog_queries.parts import OURS, in_order, mine
@@ -159,7 +161,7 @@ SELECT 'index', format('%I.%I', n.nspname, x.relname),
  WHERE (i.indisvalid AND i.indisready OR x.relkind = 'I') AND {ours} AND {mine}
 """).format(ours=OURS, mine=mine("pg_class", "c"))
 
-_SEQUENCES = sql.SQL("""
+_SEQUENCES: LiteralString = """
 SELECT 'sequence', format('%I.%I', n.nspname, c.relname),
        concat_ws(' ', CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
            format('as %s start %s increment %s from %s to %s cache %s', format_type(s.seqtypid, NULL), s.seqstart,
@@ -174,8 +176,7 @@ SELECT 'sequence', format('%I.%I', n.nspname, c.relname),
                AND d.deptype IN ('a', 'i'))),
        c.oid::int8, NULL,
        json_build_object(
-           'last', CASE WHEN has_sequence_privilege(c.oid, 'USAGE') OR has_sequence_privilege(c.oid, 'SELECT')
-                        THEN pg_sequence_last_value(c.oid) END,
+           'last', {last},
            'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax,
            'owner', (SELECT json_build_array(d.refobjid::int8, d.refobjsubid)
                        FROM pg_depend AS d
@@ -184,7 +185,18 @@ SELECT 'sequence', format('%I.%I', n.nspname, c.relname),
                       LIMIT 1))::text
   FROM pg_sequence AS s JOIN pg_class AS c ON c.oid = s.seqrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE {ours} AND {mine}
-""").format(ours=OURS, mine=mine("pg_class", "c"))
+"""
+
+_LAST_VALUE = sql.SQL("""CASE
+    WHEN has_sequence_privilege(c.oid, 'USAGE') OR has_sequence_privilege(c.oid, 'SELECT')
+    THEN pg_sequence_last_value(c.oid) END""")
+
+
+def sequences(*, positions: bool) -> sql.Composed:
+    """How far each one is costs a lock on it until the transaction ends."""
+    last = _LAST_VALUE if positions else sql.SQL("NULL")
+    return sql.SQL(_SEQUENCES).format(last=last, ours=OURS, mine=mine("pg_class", "c"))
+
 
 _ON_TABLES = sql.SQL("""
 SELECT 'trigger', format('%I.%I.%I', n.nspname, c.relname, g.tgname),
@@ -220,7 +232,7 @@ SELECT 'statistics', format('%I.%I', n.nspname, s.stxname),
  WHERE {ours} AND {mine}
 """).format(ours=OURS, mine=mine("pg_class", "c"))
 
-QUERIES = (_RELATIONS, _COLUMNS, _CONSTRAINTS, _INDEXES, _SEQUENCES, _ON_TABLES)
+QUERIES = (_RELATIONS, _COLUMNS, _CONSTRAINTS, _INDEXES, _ON_TABLES)
 
 # Ordinary tables, leaves of partitioned ones too, and materialised views: all that has rows of its own.
 TABLES = sql.SQL("""
