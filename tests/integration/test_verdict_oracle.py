@@ -109,7 +109,8 @@ def test_the_verdict_agrees_with_what_old_code_meets(server: PostgresServer) -> 
             if found is not None:
                 tally.add(*found)
     from pathlib import Path
-    Path('/tmp/oracle.txt').write_text("\n".join(sorted(tally.told)) + str(tally.counts))
+
+    Path("/tmp/oracle.txt").write_text("\n".join(sorted(tally.told)) + str(tally.counts))
     assert tally.share("fails", Level.UNSAFE) >= 0.95
     assert tally.share("nothing", Level.SAFE) >= 0.90
     assert tally.share("nothing", Level.UNSAFE) <= 0.03

@@ -41,6 +41,11 @@ async def session(url: str, name: str = "norn") -> AsyncIterator[Session]:
         raise unavailable(error, url) from None
 
 
+def unnoticed(connection: psycopg.AsyncConnection[TupleRow]) -> dict[str, str]:
+    """Settings with which reading a table does not count as use of it; only superusers may say so."""
+    return {"track_counts": "off"} if connection.info.parameter_status("is_superuser") == "on" else {}
+
+
 def unavailable(error: psycopg.Error, url: str) -> Unavailable:
     """For a server that cannot be reached, or whose connection broke."""
     return Unavailable(

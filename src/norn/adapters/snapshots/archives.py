@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from norn.adapters import programs
@@ -20,10 +20,17 @@ JOBS = 2
 _DEADLOCK = "deadlock detected"
 
 
-async def dump(url: str, major: int, moment: str, into: Path, output: Output) -> None:
-    """Write what a database held at an exported moment. Raises ProgramFailed, ProgramMissing."""
+async def dump(url: str, major: int, moment: str, settings: Mapping[str, str], into: Path, output: Output) -> None:
+    """Write what a database held at an exported moment. Raises ProgramFailed, ProgramMissing.
+
+    Args:
+        settings: of the dumping session.
+    """
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     argv = ["--format=custom", f"--snapshot={moment}", f"--file={into}"]
-    await _run("pg_dump", major, argv, output, client_environment(url) | {"PGAPPNAME": DUMP_APPLICATION})
+    await _run(
+        "pg_dump", major, argv, output, client_environment(url) | {"PGAPPNAME": DUMP_APPLICATION, "PGOPTIONS": options}
+    )
 
 
 async def read_all(archive: Path, major: int, output: Output) -> None:

@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from norn.adapters.postgres.sessions import unnoticed
 from norn.adapters.snapshots.catalog_queries import TABLES, queries
 from norn.adapters.snapshots.definitions import settled
 from norn.adapters.snapshots.text_form import TEXT_FORM
@@ -25,12 +26,6 @@ _SETTINGS = TEXT_FORM | {
     "standard_conforming_strings": "on",
     "client_encoding": "UTF8",
 }
-_SET = sql.SQL("SELECT {}").format(
-    sql.SQL(", ").join(
-        sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
-        for name, value in _SETTINGS.items()
-    )
-)
 
 
 async def read_catalog(connection: psycopg.AsyncConnection[Any], *, positions: bool = False) -> Catalog:
@@ -107,7 +102,11 @@ async def _undisturbed(connection: psycopg.AsyncConnection[Any]) -> AsyncIterato
     async with connection.transaction(force_rollback=True):
         if outermost:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        await connection.execute(_SET)
+        settings = sql.SQL(", ").join(
+            sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+            for name, value in (_SETTINGS | unnoticed(connection)).items()
+        )
+        await connection.execute(sql.SQL("SELECT {}").format(settings))
         yield
 
 

@@ -18,7 +18,7 @@ from typing import LiteralString
 import psycopg
 
 from norn.adapters.postgres.clients import find_client
-from norn.adapters.postgres.sessions import Session, session
+from norn.adapters.postgres.sessions import Session, session, unnoticed
 from norn.adapters.snapshots.archives import dump, read_all, sha256_of, sync
 from norn.adapters.snapshots.catalog import read_catalog, table_states
 from norn.adapters.snapshots.loss import take_anchor
@@ -83,7 +83,8 @@ class DumpSnapshots:
                     exported = await _one(holder, "SELECT pg_export_snapshot()")
                     anchor = await take_anchor(holder)
                     held, _ = await together(
-                        _held(holder), dump(database.admin_url, database.major, exported, part, output)
+                        _held(holder),
+                        dump(database.admin_url, database.major, exported, unnoticed(holder), part, output),
                     )
             await asyncio.to_thread(sync, part)
             output("reading all of it\n")

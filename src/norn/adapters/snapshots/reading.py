@@ -12,7 +12,7 @@ import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.rows import TupleRow
 
-from norn.adapters.postgres.sessions import CONNECT_TIMEOUT_S, Session, unavailable
+from norn.adapters.postgres.sessions import CONNECT_TIMEOUT_S, Session, unavailable, unnoticed
 from norn.adapters.snapshots.text_form import TEXT_FORM
 
 _CATALOG_TIMEOUT_S = 60.0
@@ -116,7 +116,7 @@ async def reading(url: str) -> AsyncIterator[Reader]:
             await connection.set_read_only(True)
             reader = Reader(connection)
             # Within the transaction, since a pooler may hand the session to somebody else after it.
-            for name, value in _settings(connection.info.server_version).items():
+            for name, value in (_settings(connection.info.server_version) | unnoticed(connection)).items():
                 await reader.set(name, value)
             yield reader
             await connection.rollback()
