@@ -42,7 +42,7 @@ def test_it_asks_while_the_bad_version_still_serves_and_a_no_changes_nothing(app
 
 
 def test_after_the_code_alone_has_gone_back_it_brings_the_data_of_what_is_live(app: App) -> None:
-    back = app.server.norn("rollback", app.name)
+    back = app.server.norn("rollback", app.name, "--force")
     assert back.exit_status == 0, back.err
     assert (app.get(), books(app)) == ("good", UNTITLED)
     with_data(app)
@@ -66,7 +66,7 @@ def test_a_snapshot_of_another_schema_points_to_the_rollback_with_data(app: App)
 
 
 def test_after_its_undo_the_same_command_goes_to_the_same_version_again(app: App) -> None:
-    assert app.server.norn("rollback", app.name).exit_status == 0
+    assert app.server.norn("rollback", app.name, "--force").exit_status == 0
     with_data(app)
     undone = app.server.norn("snapshots", "undo", app.name, "--yes")
     assert undone.exit_status == 0, undone.err

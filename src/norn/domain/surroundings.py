@@ -7,10 +7,11 @@ now, a rollback of the image alone does not bring back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from norn.domain.contents import Rewritten, TableContents
 from norn.domain.deployments import Deployment, Kind
 from norn.domain.ledgers import Ledger
 from norn.domain.schema import Schema
@@ -32,8 +33,15 @@ class DatabaseState:
     statements: tuple[str, ...] | None = None
     """What the app's role had run by then, and could be prepared; None where the server does not keep that."""
 
+    contents: Mapping[str, TableContents] = field(default_factory=dict)
+    """What its tables held, as far as there was time to look."""
+    rewritten: tuple[Rewritten, ...] = ()
+    """After a migration: the tables of which it may have changed rows that were there."""
+
     def to_json(self) -> dict[str, Any]:
         return {
+            "contents": {name: held.to_json() for name, held in self.contents.items()},
+            "rewritten": [one.to_json() for one in self.rewritten],
             "schema": self.schema.to_json(),
             "ledgers": [ledger.to_json() for ledger in self.ledgers],
             "anchor": self.anchor.to_json(),
@@ -51,6 +59,8 @@ class DatabaseState:
             Anchor.from_json(value["anchor"]),
             dict(value["files"]),
             tuple(map(str, statements)) if statements is not None else None,
+            {name: TableContents.from_json(held) for name, held in value["contents"].items()},
+            tuple(Rewritten.from_json(one) for one in value["rewritten"]),
         )
 
 

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from norn.domain.configuration import configuration_finding, digests, template_finding
+from norn.domain.contents import Usual, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.infraspec import Infraspec
@@ -118,11 +120,36 @@ def _compared(
     began = first.database if first is not None else None
     unread = unread_tables(began.schema, left.schema) if began is not None else {}
     findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=left.statements, unread=unread))
+    findings += _rows_changed(way, began)
     if way.records[-1].moment == AFTER and states:
         last = states[-1].schema
         drift = drift_finding(last, present.schema, changes(last, present.schema))
         findings += [drift] if drift is not None else []
     return findings
+
+
+def _rows_changed(way: _Way, began: DatabaseState | None) -> list[Finding]:
+    """What each migration on the way has done to rows that were there."""
+    found = []
+    for before, after in pairwise(way.records):
+        if after.moment != AFTER or before.database is None or after.database is None:
+            continue
+        usual = _usual(began, before.database)
+        finding = rows_changed_finding(after.database.rewritten, usual, before.at, after.at)
+        found += [finding] if finding is not None else []
+    return found
+
+
+def _usual(began: DatabaseState | None, ended: DatabaseState) -> dict[str, Usual]:
+    """What the app itself does to its tables while nothing is migrated."""
+    if began is None or began.schema.database != ended.schema.database:
+        return {}
+    seconds = (ended.schema.at - began.schema.at).total_seconds()
+    return {
+        table: Usual(max(held.touched - began.contents[table].touched, 0), seconds)
+        for table, held in ended.contents.items()
+        if table in began.contents and began.contents[table].oid == held.oid
+    }
 
 
 def _origin(question: Question, way: _Way) -> str:

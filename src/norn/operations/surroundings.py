@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from norn.domain.contents import rewritten
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import AppDatabase
-from norn.domain.surroundings import BEFORE, DatabaseState, Digests
+from norn.domain.surroundings import AFTER, BEFORE, DatabaseState, Digests
 from norn.domain.targets import LiveVersion, Question
 from norn.domain.verdict import Level, verdict_of
 from norn.errors import DatabaseUnavailable, LeaseLost, NornError
@@ -26,6 +29,9 @@ async def note_surroundings(
     try:
         if database is not None:
             state = await services.schemas.state(database)
+            if moment == AFTER and (noted := await services.store.surroundings(run.id, BEFORE)) is not None:
+                then = noted.database
+                state = replace(state, rewritten=rewritten(then.contents, state.contents) if then else ())
         live = await live_version(services, run.app) if moment == BEFORE else None
         known = live.deployment if live is not None else None
         before = await infraspec_of(services, known) if known is not None else None

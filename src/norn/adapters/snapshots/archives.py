@@ -28,9 +28,8 @@ async def dump(url: str, major: int, moment: str, settings: Mapping[str, str], i
     """
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     argv = ["--format=custom", f"--snapshot={moment}", f"--file={into}"]
-    await _run(
-        "pg_dump", major, argv, output, client_environment(url) | {"PGAPPNAME": DUMP_APPLICATION, "PGOPTIONS": options}
-    )
+    environment = client_environment(url) | {"PGAPPNAME": DUMP_APPLICATION, "PGOPTIONS": options}
+    await _run("pg_dump", major, argv, output, environment)
 
 
 async def read_all(archive: Path, major: int, output: Output) -> None:

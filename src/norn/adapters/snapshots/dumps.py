@@ -82,10 +82,8 @@ class DumpSnapshots:
                 async with holder.transaction(), _progress(part, size, output):
                     exported = await _one(holder, "SELECT pg_export_snapshot()")
                     anchor = await take_anchor(holder)
-                    held, _ = await together(
-                        _held(holder),
-                        dump(database.admin_url, database.major, exported, unnoticed(holder), part, output),
-                    )
+                    dumping = dump(database.admin_url, database.major, exported, unnoticed(holder), part, output)
+                    held, _ = await together(_held(holder), dumping)
             await asyncio.to_thread(sync, part)
             output("reading all of it\n")
             digest, _ = await together(sha256_of(part), read_all(part, database.major, output))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from norn.adapters.postgres.sessions import Session, session
 from norn.adapters.snapshots.catalog import read_catalog
+from norn.adapters.snapshots.contents import table_contents
 from norn.adapters.snapshots.ledgers import read_ledgers
 from norn.adapters.snapshots.loss import take_anchor
 from norn.adapters.snapshots.statements import failing_statements, seen_statements
@@ -22,6 +24,8 @@ from norn.domain.surroundings import DatabaseState
 from norn.domain.written import Written
 from norn.errors import NotPossible
 
+_CONTENTS_S = 2.0
+"""For reading all tables: what does not get its turn in it is not known."""
 _ROLES = sql.SQL("""
 SELECT pg_catalog.quote_ident(r.rolname), r.rolname = {role}, r.rolsuper, r.rolbypassrls
   FROM pg_catalog.pg_roles AS r
@@ -44,9 +48,9 @@ class PostgresSchemas:
     """Looks, and leaves nothing behind; Norn's own looking does not count as use of a table where it may say so."""
 
     async def state(self, database: AppDatabase) -> DatabaseState:
-        """The present. Raises Unavailable, NotPossible."""
+        """The present, to be kept. Raises Unavailable, NotPossible."""
         state, _ = await self._look(database, None)
-        return state
+        return replace(state, contents=await table_contents(database.admin_url, _CONTENTS_S))
 
     async def look(self, database: AppDatabase, statements: Sequence[str]) -> tuple[DatabaseState, dict[str, str]]:
         """The present, and which of the statements would fail on it, with why. Raises Unavailable, NotPossible."""

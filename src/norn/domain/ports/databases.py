@@ -174,7 +174,7 @@ class Schemas(Protocol):
     """What an app's database looks like, and what that means for code that was there before."""
 
     async def state(self, database: AppDatabase) -> DatabaseState:
-        """The present. Raises Unavailable, NotPossible."""
+        """The present, to be kept: with what the tables hold. Raises Unavailable, NotPossible."""
         ...
 
     async def look(self, database: AppDatabase, statements: Sequence[str]) -> tuple[DatabaseState, Mapping[str, str]]:
