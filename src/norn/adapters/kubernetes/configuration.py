@@ -20,12 +20,21 @@ _PROBE_TARGETS = ("httpGet", "tcpSocket", "exec", "grpc")
 _ELSEWHERE = ("env", "envFrom", "image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy")
 
 
-def shape_of(pod_template: Mapping[str, Any]) -> dict[str, str]:
-    """Containers, their ports, what their probes ask, and their commands."""
+def shape_of(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """The containers that run the app's images, their ports, what their probes ask, and their commands.
+
+    Sidecars that somebody else has put beside them are none of the image's business.
+
+    Args:
+        recorded: what the runtime has noted of a version.
+    """
     found = {}
+    pod = (recorded.get("podTemplate") or {}).get("spec") or {}
     for kind in _KINDS:
-        for container in pod_template.get("spec", {}).get(kind) or ():
+        for container in pod.get(kind) or ():
             name = container["name"]
+            if f"{kind}/{name}" not in recorded["containers"]:
+                continue
             found[f"{'container' if kind == 'containers' else 'init container'} {name}"] = "there"
             ports = sorted(int(port["containerPort"]) for port in container.get("ports") or ())
             found |= {f"port of {name}": json.dumps(ports)} if ports else {}

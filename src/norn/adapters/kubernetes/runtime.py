@@ -142,7 +142,7 @@ class KubernetesRuntime:
 
     def shape(self, workload: Recorded, template: Template | None) -> Shape:
         """Containers, ports, probes, commands."""
-        return shape_of(workload.get("podTemplate") or {})
+        return shape_of(workload)
 
     async def refuse_paused(self, app: str) -> None:
         workload = await self._workload(app)
