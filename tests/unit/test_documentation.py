@@ -67,3 +67,27 @@ def test_every_key_of_the_infraspec_is_in_the_reference(key: str) -> None:
 def test_links_lead_to_files_that_are_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+CODES = sorted(
+    {
+        code
+        for package in ("domain", "operations")
+        for path in (TOP / "src" / "norn" / package).rglob("*.py")
+        for code in re.findall(
+            r"""(?:Change|Finding|_added|_not_filled)\(\s*"([a-z_]+)",""", path.read_text(encoding="utf-8")
+        )
+    }
+)
+HARMLESS = {"column_added", "relation_added", "check_loosened", "renamed_behind_view"}
+"""They are counted in `schema_compatible`."""
+
+
+def test_the_codes_of_findings_are_found_in_the_source() -> None:
+    assert {"column_dropped", "check_added", "foreign_key_stricter", "not_checked", "rows_changed"} <= set(CODES)
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code not in HARMLESS])
+def test_every_finding_has_an_example_and_a_way_out(code: str) -> None:
+    text = (TOP / "docs" / "verdict.md").read_text(encoding="utf-8")
+    assert any(line.startswith(("|", "`not_checked`")) and f"`{code}`" in line for line in text.splitlines()), code

@@ -90,8 +90,11 @@ class Usual:
     touched: int
     seconds: float
 
-    def expected(self, seconds: float) -> float:
-        return self.touched / self.seconds * seconds if self.seconds > 0 else 0.0
+    def exceeded(self, rows: int, seconds: float) -> bool:
+        """Whether so many in so long a time are clearly more."""
+        if self.touched == 0 or self.seconds <= 0:
+            return True
+        return rows > _TIMES_USUAL * self.touched / self.seconds * seconds + _FEW
 
 
 def rows_changed_finding(
@@ -105,11 +108,7 @@ def rows_changed_finding(
         ended: and after it.
     """
     window = (ended - began).total_seconds()
-    told = [
-        one
-        for one in found
-        if one.table not in usual or one.rows > _TIMES_USUAL * usual[one.table].expected(window) + _FEW
-    ]
+    told = [one for one in found if one.table not in usual or usual[one.table].exceeded(one.rows, window)]
     if not told:
         return None
     lines = [f"{one.table} ({', '.join(one.columns)})" if one.columns else one.table for one in told[:_NAMED]]

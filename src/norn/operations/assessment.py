@@ -120,20 +120,22 @@ def _compared(
     began = first.database if first is not None else None
     unread = unread_tables(began.schema, left.schema) if began is not None else {}
     findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=left.statements, unread=unread))
-    findings += _rows_changed(way, began)
+    findings += _rows_changed(way, began, present)
     if way.records[-1].moment == AFTER and states:
         last = states[-1].schema
-        drift = drift_finding(last, present.schema, changes(last, present.schema))
+        drift = drift_finding(last, present.schema)
         findings += [drift] if drift is not None else []
     return findings
 
 
-def _rows_changed(way: _Way, began: DatabaseState | None) -> list[Finding]:
+def _rows_changed(way: _Way, began: DatabaseState | None, present: DatabaseState) -> list[Finding]:
     """What each migration on the way has done to rows that were there."""
     found = []
     for before, after in pairwise(way.records):
         if after.moment != AFTER or before.database is None or after.database is None:
             continue
+        if after.database.schema.database != present.schema.database:
+            continue  # another database has taken its place since
         usual = _usual(began, before.database)
         finding = rows_changed_finding(after.database.rewritten, usual, before.at, after.at)
         found += [finding] if finding is not None else []

@@ -19,9 +19,11 @@ def lost_on_the_way(chain: Sequence[Schema], net: Sequence[Change]) -> Iterator[
         chain: the schema as the target left it, those after it, and the present one.
         net: the changes between the first and the last.
     """
-    if len(chain) <= 2:
-        return  # the one step is all there is
     there = {entry.label for entry in chain[0].catalog}
+    swapped = max((n for n, one in enumerate(chain, 1) if one.database != chain[-1].database), default=0)
+    if not swapped and len(chain) <= 2:
+        return  # the one step is all there is
+    chain = chain[swapped:]  # what was done to a database before another one took its place is of no account
     told = {change.subject for change in net if change.effect is not Effect.HARMLESS}
     for before, after in pairwise(chain):
         for change in changes(before, after):

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from norn.domain.catalog import compare
+from norn.domain.deployments import rfc3339
 from norn.domain.durations import format_duration
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.state import Schema
@@ -15,6 +17,7 @@ from norn.domain.verdict import Finding, Level, Way
 
 _MOST = 100
 _FAILING = 5
+_NO_DRIFT = ("large objects", "comment")
 _ENOUGH = 20
 """So many statements of the app have to be known before their silence about a table says something."""
 UNREAD_FOR = timedelta(days=1)
@@ -73,18 +76,17 @@ def unread_tables(began: Schema, ended: Schema) -> dict[str, timedelta]:
     }
 
 
-def drift_finding(last: Schema, present: Schema, found: Sequence[Change]) -> Finding | None:
+def drift_finding(last: Schema, present: Schema) -> Finding | None:
     """That the schema was changed since the last deploy, by hand or by the app itself; None where it was not."""
-    if not found:
+    difference = compare(last.catalog, present.catalog, without=_NO_DRIFT)
+    if not difference:
         return None
-    names = [change.subject for change in found]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return Finding(
         "schema_drift",
         Level.SAFE,
-        f"Since the last deploy the schema was changed otherwise than by a migration of Norn's: {', '.join(names[:3])}"
-        f"{more}.",
-        {"subjects": names[:_MOST], "since": last.at.isoformat(), "seenAt": present.at.isoformat()},
+        "Since the last deploy the schema was changed otherwise than by a migration of Norn's: "
+        f"{difference.summary(3)}.",
+        {"changes": difference.summary(_MOST), "since": rfc3339(last.at)},
     )
 
 

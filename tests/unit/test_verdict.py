@@ -1,0 +1,244 @@
+"""The parts of a verdict beside the schema: ledgers, configuration, rows, what lies outside, and their sum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.unit.test_targets import deployment
+
+from norn.domain.configuration import configuration_finding, digests, template_finding
+from norn.domain.contents import Rewritten, TableContents, Usual, rewritten, rows_changed_finding
+from norn.domain.dependencies import dependency_findings
+from norn.domain.deployments import Kind
+from norn.domain.infraspec.spec import Dependency
+from norn.domain.ledgers import Ledger, ledger_findings, migrates_at_start
+from norn.domain.ports import DependencyAnswer
+from norn.domain.surroundings import AFTER, BEFORE, way_to_present
+from norn.domain.verdict import Finding, Level, Way, not_checked, verdict_of
+from norn.domain.written import Written, written_finding
+
+NOW = datetime(2026, 11, 25, 3, tzinfo=UTC)
+SAFE, CAUTION, UNSAFE = (Finding(level.value, level, "") for level in Level)
+
+
+@pytest.mark.parametrize(
+    ("findings", "level"),
+    [([], Level.SAFE), ([SAFE], Level.SAFE), ([SAFE, CAUTION], Level.CAUTION), ([CAUTION, UNSAFE, SAFE], Level.UNSAFE)],
+)
+def test_a_verdict_is_the_most_serious_of_its_findings(findings: list[Finding], level: Level) -> None:
+    assert verdict_of(findings).level is level
+
+
+def test_the_most_serious_finding_comes_first() -> None:
+    assert verdict_of([SAFE, UNSAFE, CAUTION]).findings == (UNSAFE, CAUTION, SAFE)
+
+
+def test_what_was_not_checked_is_a_caution_that_says_why() -> None:
+    found = not_checked("the schema", "it took longer than 2 s")
+    assert (found.code, found.level) == ("not_checked", Level.CAUTION)
+    assert found.message == "The schema was not checked: it took longer than 2 s."
+
+
+def test_a_finding_says_what_helps() -> None:
+    found = Finding("x", Level.UNSAFE, "m", {"a": 1}, (Way("helps", command="norn x"),))
+    ways = [{"text": "helps", "command": "norn x", "statement": ""}]
+    assert found.to_json() == {"code": "x", "level": "unsafe", "message": "m", "a": 1, "ways": ways}
+
+
+# ---- ledgers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "migrates"),
+    [
+        (("sh", "-c", "alembic upgrade head && exec gunicorn shop"), True),
+        (("python", "manage.py", "migrate", "--noinput"), True),
+        (("sh", "-c", "bundle exec rails db:migrate; puma"), True),
+        (("npx", "prisma", "migrate", "deploy"), True),
+        (("goose", "-dir", "m", "postgres", "$DATABASE_URL", "up"), True),
+        (("dbmate", "up"), True),
+        (("migrate", "-path", "m", "-database", "x", "up"), True),
+        (("gunicorn", "shop.migrate:app"), False),
+        (("python", "manage.py", "runserver"), False),
+        (None, False),
+    ],
+)
+def test_a_command_that_migrates_at_start_is_recognised(command: tuple[str, ...] | None, *, migrates: bool) -> None:
+    assert migrates_at_start(command) is migrates
+
+
+ALEMBIC = Ledger("Alembic", "public.alembic_version", ("a1",))
+DJANGO = Ledger("Django", "public.django_migrations", ("shop.0001",))
+
+
+@pytest.mark.parametrize(
+    ("present", "at_start", "expected"),
+    [
+        (ALEMBIC, True, []),
+        (replace(ALEMBIC, revisions=("b2",)), True, [Level.UNSAFE]),
+        (replace(ALEMBIC, revisions=("b2",)), None, [Level.CAUTION]),
+        (replace(ALEMBIC, revisions=("b2",)), False, []),
+    ],
+)
+def test_a_revision_that_the_target_does_not_know(
+    present: Ledger, at_start: bool | None, expected: list[Level]
+) -> None:
+    found = ledger_findings([ALEMBIC], [present], at_start=at_start, image_tag="shop:1")
+    assert [finding.level for finding in found] == expected
+
+
+def test_a_tool_that_passes_over_what_it_does_not_know_is_no_finding() -> None:
+    newer = replace(DJANGO, revisions=("shop.0001", "shop.0002"))
+    assert ledger_findings([DJANGO], [newer], at_start=True, image_tag="shop:1") == ()
+
+
+# ---- configuration -------------------------------------------------------------------------------------------------
+
+KEY = b"k" * 32
+
+
+def test_digests_do_not_show_values_nor_which_are_equal() -> None:
+    found = digests({"env A": "s3cret", "env B": "s3cret"}, KEY)
+    assert found["env A"] != found["env B"]
+    assert "s3cret" not in str(found)
+    assert digests({"env A": "s3cret"}, b"other")["env A"] != found["env A"]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "level"),
+    [
+        ({"env A": "1"}, {"env A": "1"}, None),
+        ({"env A": "1"}, {"env A": "2"}, Level.CAUTION),
+        ({"env A": "1"}, {}, Level.CAUTION),
+        ({}, {"env A": "1"}, Level.SAFE),
+    ],
+)
+def test_a_changed_configuration_is_named(then: dict[str, str], now: dict[str, str], level: Level | None) -> None:
+    found = configuration_finding(digests(then, KEY), digests(now, KEY), "shop:1")
+    assert (found.level if found else None) is level
+    assert found is None or "env A" in found.message
+
+
+def test_a_template_that_does_not_fit_the_image_is_unsafe_and_template_is_the_way_out() -> None:
+    found = template_finding(
+        {"port of web": "[80]"}, {"port of web": "[90]", "container side": "there"}, "shop", "shop:1"
+    )
+    assert found is not None
+    assert (found.level, found.facts["different"]) == (Level.UNSAFE, ["container side", "port of web"])
+    assert found.ways[0].command == "norn rollback shop --to shop:1 --template"
+    assert template_finding({"a": "b"}, {"a": "b"}, "shop", "shop:1") is None
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+def held(touched: int = 0, rows: int = 3, oid: int = 1, **columns: str) -> TableContents:
+    return TableContents(oid, touched, rows, {name: ("text", digest) for name, digest in columns.items()})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (held(a="1"), held(a="1"), ()),
+        (held(a="1"), held(touched=3, a="2"), (Rewritten("t", 3, ("a",)),)),
+        (held(a="1"), held(touched=3, a="1", b="9"), ()),
+        (held(a="1"), held(rows=5, a="2"), ()),
+        (held(a="1"), held(rows=2, a="2"), (Rewritten("t", 1, ("a",)),)),
+        (held(), held(touched=3), (Rewritten("t", 3, None),)),
+        (held(), held(), ()),
+        (held(a="1"), held(touched=3, oid=2, a="2"), ()),
+    ],
+    ids=[
+        "the same",
+        "changed",
+        "backfilled",
+        "only added",
+        "deleted",
+        "not known",
+        "not known, not touched",
+        "made anew",
+    ],
+)
+def test_rows_that_a_migration_has_changed(
+    before: TableContents, after: TableContents, expected: tuple[Rewritten, ...]
+) -> None:
+    assert rewritten({"t": before}, {"t": after}) == expected
+
+
+def test_what_the_app_itself_usually_does_is_no_finding() -> None:
+    busy = Usual(touched=3_600, seconds=3_600)
+    ended = NOW + timedelta(seconds=30)
+    assert rows_changed_finding([Rewritten("t", 40, None)], {"t": busy}, NOW, ended) is None
+    found = rows_changed_finding([Rewritten("t", 4_000, ("a",))], {"t": busy}, NOW, ended)
+    assert found is not None
+    assert (found.level, "t (a)" in found.message) == (Level.CAUTION, True)
+
+
+def test_a_table_comes_back_from_its_json() -> None:
+    assert TableContents.from_json(held(a="1").to_json()) == held(a="1")
+    assert Rewritten.from_json(Rewritten("t", 3, None).to_json()) == Rewritten("t", 3, None)
+
+
+def test_rows_written_are_told_table_by_table_the_most_first() -> None:
+    written = [
+        Written("t", 0, 2, complete=True, file=1),
+        Written("u", 5, 9, complete=False, file=1),
+        Written("w", 0, 0, complete=True, file=1),
+    ]
+    found = written_finding(written, {"t": 1, "u": 1, "w": 1})
+    assert found is not None
+    assert found.message.endswith("u at least 9 and 5 by the migration; t 2.")
+    assert found.level is Level.SAFE
+    assert written_finding(written[2:], {"w": 1}) is None
+
+
+# ---- what lies outside ---------------------------------------------------------------------------------------------
+
+PAY = Dependency("pay", "https://pay.example.com/health", 200)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (DependencyAnswer(PAY, 200), []),
+        (DependencyAnswer(PAY, 503), ["answers 503 and not 200"]),
+        (DependencyAnswer(PAY, None, "no answer within 1.5 s"), ["gives no answer: no answer within 1.5 s"]),
+    ],
+)
+def test_somebody_elses_outage_is_a_caution(answer: DependencyAnswer, expected: list[str]) -> None:
+    found = dependency_findings([answer], "shop:1")
+    assert [finding.level for finding in found] == [Level.CAUTION] * len(expected)
+    assert all(what in finding.message for what, finding in zip(expected, found, strict=True))
+
+
+# ---- which records count -------------------------------------------------------------------------------------------
+
+HISTORY = [deployment(seq, image) for seq, image in enumerate(("a", "b", "c"), 1)]
+
+
+@pytest.mark.parametrize(
+    ("target", "recorded", "expected"),
+    [
+        (1, ["d1 after", "d2 before", "d2 after", "d3 before", "d3 after"],
+         ["d2 before", "d2 after", "d3 before", "d3 after"]),
+        (2, ["d1 after", "d2 before", "d2 after", "d3 before"], ["d3 before"]),
+        (3, ["d2 after", "d3 before", "d3 after"], ["d3 after"]),
+        (1, ["d1 after"], ["d1 after"]),
+        (1, ["d3 before"], ["d3 before"]),
+        (1, [], []),
+    ],
+)  # fmt: skip
+def test_the_way_begins_where_the_first_deploy_after_the_target_began(
+    target: int, recorded: list[str], expected: list[str]
+) -> None:
+    noted = [(name.partition(" ")[0], name.partition(" ")[2]) for name in recorded]
+    found = way_to_present(HISTORY[target - 1], HISTORY, noted)
+    assert [f"{id_} {moment}" for id_, moment in found] == expected
+
+
+def test_a_rollback_as_target_counts_from_the_deploy_that_brought_its_version() -> None:
+    back = deployment(4, "a", kind=Kind.ROLLBACK, origin_seq=1)
+    noted = [("d1", AFTER), ("d2", BEFORE), ("d2", AFTER)]
+    assert way_to_present(back, [*HISTORY, back], noted)[0] == ("d2", BEFORE)
