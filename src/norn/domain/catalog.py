@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from json.encoder import encode_basestring_ascii as _quoted
 
 _DIGITS = 12
 _RELATIONS = ("table", "foreign table", "view", "materialized view")
@@ -82,7 +82,8 @@ class Catalog:
         total = hashlib.sha256()
         for entry in self.entries:
             # A JSON array says where each part ends, whatever is in it.
-            total.update(json.dumps([entry.kind, entry.name, entry.definition]).encode() + b"\n")
+            kind, name, definition = map(_quoted, (entry.kind, entry.name, entry.definition))
+            total.update(f"[{kind}, {name}, {definition}]\n".encode())
         return total.hexdigest()
 
     def digests(self) -> dict[str, str]:

@@ -45,6 +45,11 @@ class KeptReadiness:
         self._known[question.app] = _Known(key, found, time.monotonic())
         return found
 
+    async def keep(self, services: Services, question: Question, findings: tuple[Finding, ...]) -> None:
+        """What was found out elsewhere."""
+        key, _ = await _key(services, question)
+        self._known[question.app] = _Known(key, findings, time.monotonic())
+
     async def renew(self, services: Services) -> None:
         """Find out anew what is old, app by app; what does not answer is for the next time."""
         apps = [app.name for app in await services.source.apps()]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -54,9 +54,11 @@ async def read_catalog(connection: psycopg.AsyncConnection[Any], *, positions: b
     """
     entries = []
     async with _undisturbed(connection):
-        for query in queries(positions=positions):
-            for kind, name, definition, oid, number, facts in await _rows(connection, query):
-                entries.append(CatalogEntry(kind, name, settled(definition or ""), oid, number, facts or ""))
+        async for rows in _one_after_the_other(connection, queries(positions=positions)):
+            entries += [
+                CatalogEntry(kind, name, settled(definition or ""), oid, number, facts or "")
+                for kind, name, definition, oid, number, facts in rows
+            ]
     return Catalog.of(entries)
 
 
@@ -108,6 +110,20 @@ async def _undisturbed(connection: psycopg.AsyncConnection[Any]) -> AsyncIterato
         )
         await connection.execute(sql.SQL("SELECT {}").format(settings))
         yield
+
+
+async def _one_after_the_other(
+    connection: psycopg.AsyncConnection[Any], wanted: Sequence[sql.Composed]
+) -> AsyncIterator[list[tuple[Any, ...]]]:
+    """The rows of each query; the server is at work on the next ones while somebody looks at them."""
+    async with connection.pipeline(), AsyncExitStack() as cursors:
+        sent = []
+        for query in wanted:
+            cursor = await cursors.enter_async_context(connection.cursor(row_factory=tuple_row))
+            await cursor.execute(query)
+            sent.append(cursor)
+        for cursor in sent:
+            yield await cursor.fetchall()
 
 
 async def _rows(connection: psycopg.AsyncConnection[Any], query: sql.Composed) -> list[tuple[Any, ...]]:

@@ -73,21 +73,22 @@ def _changes(before: Structure, after: Structure, access: Access, *, same_databa
 def _touched(before: Structure, after: Structure, *, same_database: bool) -> set[str]:
     """The relations of which anything differs: in a large schema nearly all are as they were."""
 
-    def differing(here: Structure, there: Structure) -> Iterator[str]:
-        other = there.catalog.by_key()
-        for entry in here.catalog:
-            if entry.kind not in _OF_RELATIONS:
-                continue
-            match = other.get((entry.kind, entry.name))
-            if match is not None and match.definition == entry.definition:
-                moved = same_database and (match.oid, match.number) != (entry.oid, entry.number)
-                if not moved:
-                    continue
-            owner = entry.oid if entry.kind in (*RELATIONS, "column") else facts_of(entry).get("table")
-            if owner in here.relations_by_oid:
-                yield here.relations_by_oid[owner].name
+    def told_apart(entry: CatalogEntry) -> tuple[object, ...]:
+        if same_database:
+            return entry.kind, entry.name, entry.definition, entry.oid, entry.number
+        return entry.kind, entry.name, entry.definition
 
-    return {*differing(before, after), *differing(after, before)}
+    old, new = (
+        {told_apart(entry): entry for entry in side.catalog if entry.kind in _OF_RELATIONS} for side in (before, after)
+    )
+    found = set()
+    for side, only in ((before, old.keys() - new.keys()), (after, new.keys() - old.keys())):
+        for key in only:
+            entry = (old if side is before else new)[key]
+            owner = entry.oid if entry.kind in (*RELATIONS, "column") else facts_of(entry).get("table")
+            if owner in side.relations_by_oid:
+                found.add(side.relations_by_oid[owner].name)
+    return found
 
 
 def compare_pair(pair: Pair, access: Access) -> Iterator[Change]:

@@ -71,12 +71,12 @@ SELECT 'column', format('%I.%I.%I', n.nspname, c.relname, a.attname),
            CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
            CASE a.attgenerated WHEN 's' THEN 'generated stored' WHEN 'v' THEN 'generated virtual'
                 ELSE CASE WHEN d.oid IS NOT NULL THEN 'default' END END,
-           pg_get_expr(d.adbin, d.adrelid),
+           CASE WHEN d.oid IS NOT NULL THEN pg_get_expr(d.adbin, d.adrelid) END,
            CASE WHEN a.attstorage <> t.typstorage THEN 'storage ' || a.attstorage::text END,
            CASE WHEN a.attcompression <> '' THEN 'compression ' || a.attcompression::text END,
            CASE WHEN a.attstattarget >= 0 THEN 'statistics ' || a.attstattarget END,
-           'with ' || {options},
-           'options ' || {foreign_options}),
+           CASE WHEN a.attoptions IS NOT NULL THEN 'with ' || {options} END,
+           CASE WHEN a.attfdwoptions IS NOT NULL THEN 'options ' || {foreign_options} END),
        c.oid::int8, a.attnum::int4,
        -- By hand, since a large schema has very many of them.
        concat('{{"type":', to_json(format_type(a.atttypid, a.atttypmod)),
@@ -85,7 +85,7 @@ SELECT 'column', format('%I.%I.%I', n.nspname, c.relname, a.attname),
            CASE WHEN a.attgenerated <> '' THEN ',"generated":true' END,
            CASE WHEN a.attcollation <> t.typcollation
                 THEN ',"collation":' || to_json(a.attcollation::regcollation::text) END,
-           ',"default":' || to_json(pg_get_expr(d.adbin, d.adrelid)),
+           CASE WHEN d.oid IS NOT NULL THEN ',"default":' || to_json(pg_get_expr(d.adbin, d.adrelid)) END,
            '}}')
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_attribute AS a ON a.attrelid = c.oid
