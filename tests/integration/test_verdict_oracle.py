@@ -216,10 +216,6 @@ def step(shop: Shop, history: History, added: list[Row], tally: Tally) -> str | 
 )
 def test_it_agrees_over_a_published_history(server: PostgresServer, software: Software) -> None:
     tally = replayed(server, software)
-    print(software.name, tally.counts)
-    from pathlib import Path
-
-    Path(f"/tmp/h-{software.name}.txt").write_text("\n".join(tally.told))
     assert tally.counts.total() >= 5
     assert not tally.counts["fails", Level.SAFE], tally.unlike("fails", Level.UNSAFE)
     assert not tally.counts["lost", Level.SAFE], tally.unlike("lost", Level.CAUTION)

@@ -17,10 +17,12 @@ from norn.domain.schema import (
     Change,
     Effect,
     Schema,
+    StepLoss,
     changes,
     drift_finding,
     lost_on_the_way,
     schema_findings,
+    step_losses,
     unread_tables,
 )
 from norn.domain.schema.constraints import is_looser
@@ -280,20 +282,20 @@ def test_row_security_counts_where_it_applies_to_the_app(access: Access, expecte
 
 
 def test_what_one_migration_took_away_and_another_put_back_is_lost_on_the_way() -> None:
+    narrow = schema(table(), column(1, "title"), column(2, "length", type="smallint"))
+    steps = [*step_losses(OLD, narrow), *step_losses(narrow, OLD)]
+    assert [change.subject for change in lost_on_the_way(OLD, changes(OLD, OLD), steps)] == [
+        "column public.notes.length"
+    ]
     without = schema(table(), column(1, "title"))
-    chain = [OLD, schema(table(), column(1, "title"), column(2, "length", type="smallint")), OLD]
-    assert [change.code for change in lost_on_the_way(chain, changes(OLD, OLD))] == ["contents_lost"]
-    assert list(lost_on_the_way([OLD, without], changes(OLD, without))) == [], "one step is told as it is"
+    net = changes(OLD, without)
+    assert list(lost_on_the_way(OLD, net, step_losses(OLD, without))) == [], "it is told already"
+    assert list(lost_on_the_way(without, (), step_losses(OLD, without))) == [], "the target never had it"
 
 
-def test_what_was_lost_before_a_restore_is_back() -> None:
-    restored = replace(OLD, database="other")
-    without = schema(table(), column(1, "title"))
-    assert list(lost_on_the_way([OLD, without, restored, restored], changes(OLD, restored))) == []
-    emptied = replace(schema(table(filled=False, file=2), column(1, "title"), column(2, "length", type="integer")),
-                      database="other")  # fmt: skip
-    found = list(lost_on_the_way([OLD, without, restored, emptied], changes(OLD, emptied)))
-    assert [change.code for change in found] == ["contents_lost"]
+def test_a_loss_comes_back_from_its_json() -> None:
+    (loss,) = step_losses(OLD, schema(table(), column(1, "title")))
+    assert StepLoss.from_json(json.loads(json.dumps(loss.to_json()))) == loss
 
 
 DROPPED = changes(OLD, schema(table(), column(1, "title")))

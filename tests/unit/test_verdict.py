@@ -11,11 +11,11 @@ from tests.unit.test_targets import deployment
 from norn.domain.configuration import configuration_finding, digests, template_finding
 from norn.domain.contents import Rewritten, TableContents, Usual, rewritten, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
-from norn.domain.deployments import Kind
+from norn.domain.deployments import Kind, Status
 from norn.domain.infraspec.spec import Dependency
 from norn.domain.ledgers import Ledger, ledger_findings, migrates_at_start
 from norn.domain.ports import DependencyAnswer
-from norn.domain.surroundings import AFTER, BEFORE, way_to_present
+from norn.domain.surroundings import AFTER, BEFORE, Noted, Restored, way_to_present
 from norn.domain.verdict import Finding, Level, Way, not_checked, verdict_of
 from norn.domain.written import Written, written_finding
 
@@ -226,19 +226,37 @@ HISTORY = [deployment(seq, image) for seq, image in enumerate(("a", "b", "c"), 1
         (2, ["d1 after", "d2 before", "d2 after", "d3 before"], ["d3 before"]),
         (3, ["d2 after", "d3 before", "d3 after"], ["d3 after"]),
         (1, ["d1 after"], ["d1 after"]),
-        (1, ["d3 before"], ["d3 before"]),
+        (1, ["d3 before"], []),
+        (1, ["d1 after", "d3 before"], ["d1 after", "d3 before"]),
         (1, [], []),
     ],
 )  # fmt: skip
 def test_the_way_begins_where_the_first_deploy_after_the_target_began(
     target: int, recorded: list[str], expected: list[str]
 ) -> None:
-    noted = [(name.partition(" ")[0], name.partition(" ")[2]) for name in recorded]
+    noted = [Noted(*name.split(), NOW) for name in recorded]
     found = way_to_present(HISTORY[target - 1], HISTORY, noted)
-    assert [f"{id_} {moment}" for id_, moment in found] == expected
+    assert [f"{one.deployment_id} {one.moment}" for one in found] == expected
 
 
 def test_a_rollback_as_target_counts_from_the_deploy_that_brought_its_version() -> None:
     back = deployment(4, "a", kind=Kind.ROLLBACK, origin_seq=1)
-    noted = [("d1", AFTER), ("d2", BEFORE), ("d2", AFTER)]
-    assert way_to_present(back, [*HISTORY, back], noted)[0] == ("d2", BEFORE)
+    noted = [Noted("d1", AFTER, NOW), Noted("d2", BEFORE, NOW), Noted("d2", AFTER, NOW)]
+    assert way_to_present(back, [*HISTORY, back], noted)[0] == noted[1]
+
+
+def test_beyond_the_history_that_was_read_nothing_is_known() -> None:
+    noted = [Noted("d2", BEFORE, NOW), Noted("d2", AFTER, NOW)]
+    assert way_to_present(HISTORY[0], HISTORY[1:], noted) == []
+
+
+def test_a_deploy_that_failed_before_it_changed_anything_hides_nothing() -> None:
+    failed = deployment(2, "b", Status.FAILED)
+    noted = [Noted("d3", BEFORE, NOW), Noted("d3", AFTER, NOW)]
+    assert way_to_present(HISTORY[0], [HISTORY[0], failed, HISTORY[2]], noted) == noted
+
+
+def test_a_restore_brings_back_what_was_lost_since_its_snapshot() -> None:
+    restored = Restored(NOW, NOW + timedelta(hours=2))
+    hours = [restored.brings_back(NOW + timedelta(hours=number)) for number in (-1, 1, 3)]
+    assert hours == [False, True, False]

@@ -18,7 +18,7 @@ from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.retention import BuiltImages
 from norn.domain.snapshots import Snapshot
-from norn.domain.surroundings import DatabaseState, Digests, Surroundings
+from norn.domain.surroundings import DatabaseState, Digests, Noted, Surroundings
 
 
 class Now(Enum):
@@ -187,7 +187,7 @@ class Fenced(Protocol):
     async def former_dropped(self, restore_id: str) -> None: ...
 
     async def note_surroundings(
-        self, moment: str, database: DatabaseState | None, configuration: Digests | None, *, again: bool
+        self, noted: Noted, database: DatabaseState | None, configuration: Digests | None, *, again: bool
     ) -> None:
         """What is around the operation's own deployment (see `norn.domain.surroundings`).
 
@@ -322,8 +322,8 @@ class Store(Protocol):
         """32 random bytes that are the same for all servers on this database, and nowhere else."""
         ...
 
-    async def surroundings_noted(self, app: str) -> Sequence[tuple[str, str]]:
-        """Deployment and moment of each record that there is, the newest first."""
+    async def surroundings_noted(self, app: str) -> Sequence[Noted]:
+        """Each record that there is, the newest first."""
         ...
 
     async def surroundings(self, deployment_id: str, moment: str) -> Surroundings | None: ...

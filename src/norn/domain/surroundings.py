@@ -14,7 +14,7 @@ from typing import Any
 from norn.domain.contents import Rewritten, TableContents
 from norn.domain.deployments import Deployment, Kind
 from norn.domain.ledgers import Ledger
-from norn.domain.schema import Schema
+from norn.domain.schema import Schema, StepLoss
 from norn.domain.snapshots import Anchor
 
 Digests = Mapping[str, str]
@@ -35,13 +35,10 @@ class DatabaseState:
 
     contents: Mapping[str, TableContents] = field(default_factory=dict)
     """What its tables held, as far as there was time to look."""
-    rewritten: tuple[Rewritten, ...] = ()
-    """After a migration: the tables of which it may have changed rows that were there."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "contents": {name: held.to_json() for name, held in self.contents.items()},
-            "rewritten": [one.to_json() for one in self.rewritten],
             "schema": self.schema.to_json(),
             "ledgers": [ledger.to_json() for ledger in self.ledgers],
             "anchor": self.anchor.to_json(),
@@ -60,7 +57,6 @@ class DatabaseState:
             dict(value["files"]),
             tuple(map(str, statements)) if statements is not None else None,
             {name: TableContents.from_json(held) for name, held in value["contents"].items()},
-            tuple(Rewritten.from_json(one) for one in value["rewritten"]),
         )
 
 
@@ -77,12 +73,36 @@ class Surroundings:
     configuration: Digests | None
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What can be had of a record without reading all of it."""
+
+    deployment_id: str
+    moment: str
+    at: datetime
+    database: str = ""
+    """Which one it was (`Schema.database`)."""
+    losses: tuple[StepLoss, ...] = ()
+    """Since the record before it."""
+    rewritten: tuple[Rewritten, ...] = ()
+    """After a migration: the tables of which it may have changed rows that were there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restore that has not been taken back: what was lost between its snapshot and itself is there again."""
+
+    taken_at: datetime
+    restored_at: datetime
+
+    def brings_back(self, at: datetime) -> bool:
+        return self.taken_at <= at <= self.restored_at
+
+
 BEFORE, AFTER = "before", "after"
 
 
-def way_to_present(target: Deployment, history: Sequence[Deployment], recorded: Sequence[tuple[str, str]]) -> list[
-    tuple[str, str]
-]:  # fmt: skip
+def way_to_present(target: Deployment, history: Sequence[Deployment], recorded: Sequence[Noted]) -> list[Noted]:
     """Which records tell the way from a target to the present, the oldest first; the first is how the target left it.
 
     That is what the first deploy after the target's own has written down before its migration: what was changed by
@@ -91,17 +111,21 @@ def way_to_present(target: Deployment, history: Sequence[Deployment], recorded: 
 
     Args:
         history: of the app, in any order.
-        recorded: deployment and moment of each record that there is.
+        recorded: each record that there is.
     """
-    there = set(recorded)
+    there = {(noted.deployment_id, noted.moment): noted for noted in recorded}
+    if all(found.seq > target.origin_seq for found in history):
+        return []  # what came right after it is not known
     deploys = sorted(
         (found for found in history if found.kind is Kind.DEPLOY and found.seq >= target.origin_seq),
         key=lambda found: found.seq,
     )
     since = [found for found in deploys if found.seq > target.origin_seq]
-    way = [(found.id, moment) for found in since for moment in (BEFORE, AFTER) if (found.id, moment) in there]
-    if way and way[0][1] == BEFORE:
+    way = [there[found.id, moment] for found in since for moment in (BEFORE, AFTER) if (found.id, moment) in there]
+    # One that came so far as to change something, and of which nothing was written down, hides what it has changed.
+    changed = [found for found in since if found.rolled_out_at is not None or found.snapshot is not None
+               or (found.id, BEFORE) in there]  # fmt: skip
+    if way and (way[0].deployment_id, way[0].moment) == (changed[0].id, BEFORE):
         return way
-    own = [(found.id, moment) for found in deploys[:1] if found.seq == target.origin_seq for moment in (AFTER, BEFORE)]
-    first = next((record for record in own if record in there), None)
-    return [first, *way] if first is not None else []
+    own = [(found.id, AFTER) for found in deploys[:1] if found.seq == target.origin_seq]
+    return [there[own[0]], *way] if own and own[0] in there else []

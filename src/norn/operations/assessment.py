@@ -9,6 +9,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+import structlog
+
 from norn.domain.configuration import configuration_finding, digests, template_finding
 from norn.domain.contents import Usual, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
@@ -17,20 +19,37 @@ from norn.domain.infraspec import Infraspec
 from norn.domain.ledgers import ledger_findings, migrates_at_start
 from norn.domain.ports import AppDatabase
 from norn.domain.retention import way_back
-from norn.domain.schema import changes, drift_finding, lost_on_the_way, schema_findings, unread_tables
-from norn.domain.surroundings import AFTER, DatabaseState, Digests, Surroundings, way_to_present
+from norn.domain.schema import (
+    changes,
+    drift_finding,
+    lost_on_the_way,
+    schema_findings,
+    step_losses,
+    unread_tables,
+)
+from norn.domain.snapshot_names import parse_snapshot_name
+from norn.domain.surroundings import (
+    AFTER,
+    DatabaseState,
+    Digests,
+    Noted,
+    Restored,
+    Surroundings,
+    way_to_present,
+)
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding, Level, Way, not_checked
 from norn.domain.written import written_finding
-from norn.errors import NornError
+from norn.errors import DatabaseUnavailable, NornError
 from norn.operations import rollouts
 from norn.operations.services import Services
 from norn.operations.way_back import for_retention, stored_snapshots
 
+log = structlog.get_logger(__name__)
+
 BUDGET_S = 2.0
 """A rollback waits no longer: what is not known by then is a caution."""
 _HISTORY = 1_000
-_STEPS = 20
 _ROWS_S = 1.0
 _SPEC_FIELDS = ("role", "replicas", "port", "healthcheck", "hosts", "secrets", "postgres")
 
@@ -40,12 +59,11 @@ class _Way:
     """The records between a target and the present."""
 
     history: Sequence[Deployment]
-    records: tuple[Surroundings, ...]
-    """The oldest first, as the target left it; empty where there is none."""
-
-    @property
-    def left(self) -> Surroundings | None:
-        return self.records[0] if self.records else None
+    noted: tuple[Noted, ...]
+    """The oldest first, as the target left it; empty where there is none. What a restore has brought back is left
+    out of the later ones."""
+    left: Surroundings | None
+    last: Surroundings | None
 
 
 async def assess(services: Services, question: Question, budget_s: float = BUDGET_S) -> tuple[Finding, ...]:
@@ -68,43 +86,56 @@ async def assess(services: Services, question: Question, budget_s: float = BUDGE
         error = task.exception()
         if error is None:
             findings += task.result()
+        elif isinstance(error, DatabaseUnavailable):
+            raise error
         elif isinstance(error, NornError):
             findings.append(not_checked(tasks[task], error.message.rstrip(".")))
-        else:
-            raise error
+        else:  # a defect here keeps nobody from going back
+            log.error("not_checked", app=question.app, part=tasks[task], exc_info=error)
+            findings.append(not_checked(tasks[task], f"a defect in Norn ({type(error).__name__})"))
     return tuple(findings)
 
 
 async def _way(services: Services, question: Question) -> _Way:
-    history, noted = await asyncio.gather(
+    history, noted, restores = await asyncio.gather(
         services.store.deployments(app=question.app, limit=_HISTORY),
         services.store.surroundings_noted(question.app),
+        services.store.restores(question.app),
     )
     chosen = way_to_present(question.target, history, noted)
-    chosen = [*chosen[:1], *chosen[1:][-_STEPS:]]
-    found = await asyncio.gather(*(services.store.surroundings(*record) for record in chosen))
-    return _Way(history, tuple(record for record in found if record is not None))
+    if not chosen:
+        return _Way(history, (), None, None)
+    ends = {one.deployment_id + one.moment: one for one in (chosen[0], chosen[-1])}.values()
+    found = await asyncio.gather(*(services.store.surroundings(one.deployment_id, one.moment) for one in ends))
+    restored = [
+        Restored(parsed[2], restore.restored_at)
+        for restore in restores
+        if restore.undone_by is None and restore.snapshot and (parsed := parse_snapshot_name(restore.snapshot))
+    ]
+    way = [
+        replace(one, losses=(), rewritten=()) if any(restore.brings_back(one.at) for restore in restored) else one
+        for one in chosen
+    ]
+    return _Way(history, tuple(way), found[0], found[-1])
 
 
 # ---- the database ------------------------------------------------------------------------------------------------
 
 
 async def _schema(services: Services, question: Question, finding_way: asyncio.Future[_Way]) -> Sequence[Finding]:
-    app = await services.source.app(question.app)
-    spec = await services.source.infraspec(app)
-    if spec.postgres is None:
-        return ()
-    way, database = await asyncio.gather(finding_way, services.databases.find(app.name, spec.postgres))
-    if database is None:
-        return ()
+    way, theirs = await asyncio.gather(finding_way, infraspec_of(services, question.target))
+    spec = theirs or await services.source.infraspec(await services.source.app(question.app))
     left = way.left.database if way.left is not None else None
     tag = question.target.image_tag
+    if spec.postgres is None:
+        return ()
+    database = await services.databases.find(question.app, spec.postgres)
+    if database is None:
+        return (_database_missing(spec.postgres.database, tag),)
     if left is None:
         return (not_checked("the schema of the database", f"there is no record of the one that {tag} ran on"),)
     present, failing = await services.schemas.look(database, left.statements or ())
-    theirs, first = await asyncio.gather(
-        infraspec_of(services, question.target), services.store.surroundings(_origin(question, way), AFTER)
-    )
+    first = await services.store.surroundings(_origin(question, way), AFTER)
     findings = await asyncio.to_thread(_compared, way, left, present, failing, first)
     findings += ledger_findings(left.ledgers, present.ledgers, at_start=_at_start(theirs), image_tag=tag)
     written = await _written(services, database, way, left)
@@ -114,32 +145,27 @@ async def _schema(services: Services, question: Question, finding_way: asyncio.F
 def _compared(
     way: _Way, left: DatabaseState, present: DatabaseState, failing: Mapping[str, str], first: Surroundings | None
 ) -> list[Finding]:
-    states = [record.database for record in way.records if record.database is not None]
     net = changes(left.schema, present.schema)
-    on_the_way = lost_on_the_way([*(state.schema for state in states), present.schema], net)
+    last = way.last.database if way.last is not None and len(way.noted) > 1 else None
+    steps = [loss for noted in way.noted[1:] for loss in noted.losses]
+    steps += step_losses(last.schema, present.schema) if last is not None else ()
+    on_the_way = lost_on_the_way(left.schema, net, steps)
     began = first.database if first is not None else None
     unread = unread_tables(began.schema, left.schema) if began is not None else {}
     findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=left.statements, unread=unread))
-    findings += _rows_changed(way, began, present)
-    if way.records[-1].moment == AFTER and states:
-        last = states[-1].schema
-        drift = drift_finding(last, present.schema)
+    findings += _rows_changed(way, began, left)
+    if last is not None and way.noted[-1].moment == AFTER:
+        drift = drift_finding(last.schema, present.schema)
         findings += [drift] if drift is not None else []
     return findings
 
 
-def _rows_changed(way: _Way, began: DatabaseState | None, present: DatabaseState) -> list[Finding]:
+def _rows_changed(way: _Way, began: DatabaseState | None, left: DatabaseState) -> list[Finding]:
     """What each migration on the way has done to rows that were there."""
-    found = []
-    for before, after in pairwise(way.records):
-        if after.moment != AFTER or before.database is None or after.database is None:
-            continue
-        if after.database.schema.database != present.schema.database:
-            continue  # another database has taken its place since
-        usual = _usual(began, before.database)
-        finding = rows_changed_finding(after.database.rewritten, usual, before.at, after.at)
-        found += [finding] if finding is not None else []
-    return found
+    usual = _usual(began, left)
+    steps = ((before, after) for before, after in pairwise(way.noted) if after.rewritten)
+    findings = (rows_changed_finding(after.rewritten, usual, before.at, after.at) for before, after in steps)
+    return [finding for finding in findings if finding is not None]
 
 
 def _usual(began: DatabaseState | None, ended: DatabaseState) -> dict[str, Usual]:
@@ -152,6 +178,15 @@ def _usual(began: DatabaseState | None, ended: DatabaseState) -> dict[str, Usual
         for table, held in ended.contents.items()
         if table in began.contents and began.contents[table].oid == held.oid
     }
+
+
+def _database_missing(name: str, image_tag: str) -> Finding:
+    return Finding(
+        "database_missing",
+        Level.UNSAFE,
+        f"{image_tag} uses the database {name}, which is not there.",
+        {"database": name},
+    )
 
 
 def _origin(question: Question, way: _Way) -> str:
@@ -170,8 +205,10 @@ def _at_start(spec: Infraspec | None) -> bool | None:
 
 
 async def _written(services: Services, database: AppDatabase, way: _Way, left: DatabaseState) -> list[Finding]:
-    after = next((record.database for record in way.records[1:] if record.moment == AFTER and record.database), None)
-    rows = await services.schemas.written(database, left.anchor, after.anchor if after else None, _ROWS_S)
+    noted = next((one for one in way.noted[1:] if one.moment == AFTER), None)
+    after = await services.store.surroundings(noted.deployment_id, AFTER) if noted is not None else None
+    anchor = after.database.anchor if after is not None and after.database is not None else None
+    rows = await services.schemas.written(database, left.anchor, anchor, _ROWS_S)
     finding = written_finding(rows, left.files) if rows is not None else None
     return [finding] if finding is not None else []
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
+import structlog
+
 from norn.domain.targets import NoTarget, Question
-from norn.domain.verdict import Finding
+from norn.domain.verdict import Finding, Level
 from norn.errors import NornError
 from norn.operations.assessment import assess
 from norn.operations.services import Services
 from norn.operations.versions import find_target, live_version
+
+log = structlog.get_logger(__name__)
 
 FRESH_S = 60.0
 """What was found so long ago still counts, unless Norn itself has changed something since."""
@@ -18,7 +23,7 @@ _RENEW_S = 40.0
 _UNDER_WAY_S = 2.0
 """The same while a deploy or a restore is at work somewhere, which may be on the same database."""
 
-_Key = tuple[str, str | None, str | None, bool, bool, str]
+_Key = tuple[str, str, str | None, str | None, bool, bool, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +32,32 @@ class _Known:
     findings: tuple[Finding, ...]
     at: float
 
+    @property
+    def wants_another_look(self) -> bool:
+        """Somebody may have helped meanwhile, or what did not answer may do so now."""
+        return any(finding.level is Level.UNSAFE or finding.code == "not_checked" for finding in self.findings)
+
 
 class KeptReadiness:
     """What is known of each app, in this server's memory."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
+        self._looking: dict[_Key, asyncio.Future[tuple[Finding, ...]]] = {}
 
     async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
         """What is known already, or what can be found out in time."""
         key, under_way = await _key(services, question)
         known = self._known.get(question.app)
-        at_most = _UNDER_WAY_S if under_way else FRESH_S
-        if known is not None and known.key == key and time.monotonic() - known.at < at_most:
-            return known.findings
-        found = await assess(services, question)
+        if known is not None and known.key == key:
+            at_most = _UNDER_WAY_S if under_way or known.wants_another_look else FRESH_S
+            if time.monotonic() - known.at < at_most:
+                return known.findings
+        looking = self._looking.get(key)
+        if looking is None:  # whoever asks meanwhile waits for the same
+            looking = self._looking[key] = asyncio.ensure_future(assess(services, question))
+            looking.add_done_callback(lambda _: self._looking.pop(key, None))
+        found = await asyncio.shield(looking)
         self._known[question.app] = _Known(key, found, time.monotonic())
         return found
 
@@ -60,6 +76,9 @@ class KeptReadiness:
                 await self._renew(services, app)
             except NornError:
                 self._known.pop(app, None)  # whoever asks is told why
+            except Exception:  # one app's defect is no reason to leave the others alone
+                self._known.pop(app, None)
+                log.exception("readiness_failed", app=app)
 
     async def _renew(self, services: Services, app: str) -> None:
         live = await live_version(services, app)
@@ -88,6 +107,7 @@ async def _key(services: Services, question: Question) -> tuple[_Key, bool]:
     newest, under_way = await services.store.newest_change()
     live = question.live
     return (
+        question.app,
         question.target.id,
         live.deployment.id if live is not None and live.deployment is not None else None,
         live.digest if live is not None else None,

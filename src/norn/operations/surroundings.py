@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from norn.domain.contents import rewritten
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import AppDatabase
-from norn.domain.surroundings import AFTER, BEFORE, DatabaseState, Digests
+from norn.domain.schema import step_losses
+from norn.domain.surroundings import AFTER, BEFORE, DatabaseState, Digests, Noted
 from norn.domain.targets import LiveVersion, Question
 from norn.domain.verdict import Level, verdict_of
 from norn.errors import DatabaseUnavailable, LeaseLost, NornError
@@ -26,12 +28,11 @@ async def note_surroundings(
     """
     state: DatabaseState | None = None
     configuration: Digests | None = None
+    noted = Noted(run.id, moment, await services.store.now())
     try:
         if database is not None:
             state = await services.schemas.state(database)
-            if moment == AFTER and (noted := await services.store.surroundings(run.id, BEFORE)) is not None:
-                then = noted.database
-                state = replace(state, rewritten=rewritten(then.contents, state.contents) if then else ())
+            noted = await _since_the_last(run, services, noted, state)
         live = await live_version(services, run.app) if moment == BEFORE else None
         known = live.deployment if live is not None else None
         before = await infraspec_of(services, known) if known is not None else None
@@ -41,17 +42,39 @@ async def note_surroundings(
     except NornError as error:  # the deploy goes on; a rollback will say that it was not checked
         run.output.line(f"[what is around this version could not be written down: {error.message}]")
     async with run.transaction() as transaction:
-        await transaction.note_surroundings(moment, state, configuration, again=moment != BEFORE)
+        await transaction.note_surroundings(noted, state, configuration, again=moment != BEFORE)
+
+
+async def _since_the_last(run: Run, services: Services, noted: Noted, state: DatabaseState) -> Noted:
+    """With what was lost since the record before this one: by the migration, or by hand since the last deploy."""
+    noted = replace(noted, database=state.schema.database)
+    if noted.moment == AFTER:
+        last = await services.store.surroundings(run.id, BEFORE)
+    else:
+        others = (one for one in await services.store.surroundings_noted(run.app) if one.deployment_id != run.id)
+        newest = next(others, None)
+        last = await services.store.surroundings(newest.deployment_id, newest.moment) if newest is not None else None
+    if last is None or last.database is None:
+        return noted
+    losses = await asyncio.to_thread(step_losses, last.database.schema, state.schema)
+    changed = rewritten(last.database.contents, state.contents) if noted.moment == AFTER else ()
+    return replace(noted, losses=losses, rewritten=changed)
 
 
 async def foresee(run: Run, services: Services) -> None:
     """Say whether what is about to be deployed can be rolled back to what is live."""
-    live = await live_version(services, run.app)
-    own = await services.store.deployment(run.id)
-    if live is None or live.deployment is None or own is None:
+    try:
+        live = await live_version(services, run.app)
+        own = await services.store.deployment(run.id)
+        if live is None or live.deployment is None or own is None:
+            return
+        new = LiveVersion(own.image_tag, own.digest or "", own)
+        verdict = verdict_of(await assess(services, Question(run.app, live.deployment, new)))
+    except (LeaseLost, DatabaseUnavailable):
+        raise
+    except NornError as error:
+        run.output.line(f"[whether this deploy can be rolled back could not be found out: {error.message}]")
         return
-    new = LiveVersion(own.image_tag, own.digest or "", own)
-    verdict = verdict_of(await assess(services, Question(run.app, live.deployment, new)))
     what = "could be rolled back" if verdict.level is not Level.UNSAFE else "could not be rolled back by its code alone"
     run.output.line(f"this deploy {what} to {live.image_tag}: {verdict.level.value}")
     for finding in verdict.findings:

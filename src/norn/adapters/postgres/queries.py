@@ -124,13 +124,15 @@ FORMER_DROPPED: LiteralString = """
 UPDATE restores SET dropped_at = clock_timestamp() WHERE app = %(app)s AND id = %(restore)s AND dropped_at IS NULL
 """
 _NOTE_SURROUNDINGS: LiteralString = """
-INSERT INTO surroundings (deployment_id, moment, app, database, configuration)
-VALUES (%(id)s, %(moment)s, %(app)s, %(database)s, %(configuration)s) ON CONFLICT (deployment_id, moment) DO """
+INSERT INTO surroundings (deployment_id, moment, app, at, database, configuration, database_id, losses, rewritten)
+VALUES (%(id)s, %(moment)s, %(app)s, %(at)s, %(database)s, %(configuration)s, %(database_id)s, %(losses)s,
+        %(rewritten)s) ON CONFLICT (deployment_id, moment) DO """
 NOTE_SURROUNDINGS: LiteralString = _NOTE_SURROUNDINGS + "NOTHING"
 NOTE_SURROUNDINGS_AGAIN: LiteralString = (
     _NOTE_SURROUNDINGS
     + """
-UPDATE SET at = clock_timestamp(), database = EXCLUDED.database, configuration = EXCLUDED.configuration"""
+UPDATE SET at = EXCLUDED.at, database = EXCLUDED.database, configuration = EXCLUDED.configuration,
+           database_id = EXCLUDED.database_id, losses = EXCLUDED.losses, rewritten = EXCLUDED.rewritten"""
 )
 IMAGE_BUILT: LiteralString = """
 INSERT INTO images (app, image_tag, digest) VALUES (%(app)s, %(image_tag)s, %(digest)s)
@@ -249,7 +251,7 @@ INSTALLATION_KEY: LiteralString = """
 INSERT INTO installation (key) VALUES (%(new)s) ON CONFLICT (single) DO UPDATE SET single = true RETURNING key
 """
 SURROUNDINGS_NOTED: LiteralString = """
-SELECT deployment_id, moment FROM surroundings WHERE app = %(app)s ORDER BY at DESC
+SELECT deployment_id, moment, at, database_id, losses, rewritten FROM surroundings WHERE app = %(app)s ORDER BY at DESC
 """
 SURROUNDINGS: LiteralString = "SELECT * FROM surroundings WHERE deployment_id = %(id)s AND moment = %(moment)s"
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from norn.domain.contents import Rewritten
 from norn.domain.deployments import Deployment, Kind, Status
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepRecord, StepStatus
+from norn.domain.schema import StepLoss
 from norn.domain.store import Claim, Event, Quarantine, Restore
-from norn.domain.surroundings import DatabaseState, Surroundings
+from norn.domain.surroundings import DatabaseState, Noted, Surroundings
 
 Row = Mapping[str, Any]
 DEPLOYMENT_COLUMNS = tuple(field.name for field in fields(Deployment))
@@ -73,6 +75,17 @@ def pack(value: Mapping[str, Any]) -> bytes:
 def unpack(value: bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(zlib.decompress(value))
     return found
+
+
+def to_noted(row: Row) -> Noted:
+    return Noted(
+        row["deployment_id"],
+        row["moment"],
+        row["at"],
+        row["database_id"],
+        tuple(StepLoss.from_json(loss) for loss in row["losses"]),
+        tuple(Rewritten.from_json(one) for one in row["rewritten"]),
+    )
 
 
 def to_surroundings(row: Row) -> Surroundings:

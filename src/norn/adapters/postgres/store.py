@@ -23,6 +23,7 @@ from norn.adapters.postgres.rows import (
     to_claim,
     to_deployment,
     to_event,
+    to_noted,
     to_operation,
     to_quarantine,
     to_restore,
@@ -34,7 +35,7 @@ from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.store import Beat, Claim, Event, Quarantine, Restore
-from norn.domain.surroundings import Surroundings
+from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
@@ -240,9 +241,8 @@ class PostgresStore:
         assert row is not None
         return bytes(row["key"])
 
-    async def surroundings_noted(self, app: str) -> Sequence[tuple[str, str]]:
-        rows = await self._all(queries.SURROUNDINGS_NOTED, app=app)
-        return [(row["deployment_id"], row["moment"]) for row in rows]
+    async def surroundings_noted(self, app: str) -> Sequence[Noted]:
+        return [to_noted(row) for row in await self._all(queries.SURROUNDINGS_NOTED, app=app)]
 
     async def surroundings(self, deployment_id: str, moment: str) -> Surroundings | None:
         row = await self._one(queries.SURROUNDINGS, id=deployment_id, moment=moment)

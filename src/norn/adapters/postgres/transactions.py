@@ -15,7 +15,7 @@ from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.snapshots import Snapshot
 from norn.domain.store import NOW, Begun, Claim
-from norn.domain.surroundings import DatabaseState, Digests
+from norn.domain.surroundings import DatabaseState, Digests, Noted
 from norn.errors import NotPossible
 
 _JSON_COLUMNS = {"template", "target", "verdict", "error", "workload"}
@@ -313,12 +313,16 @@ class FencedTransaction(_Publishing):
         await self._connection.execute(queries.FORMER_DROPPED, {"app": self._app, "restore": restore_id})
 
     async def note_surroundings(
-        self, moment: str, database: DatabaseState | None, configuration: Digests | None, *, again: bool
+        self, noted: Noted, database: DatabaseState | None, configuration: Digests | None, *, again: bool
     ) -> None:
         values = {
             "id": self._id,
             "app": self._app,
-            "moment": moment,
+            "moment": noted.moment,
+            "at": noted.at,
+            "database_id": noted.database,
+            "losses": Jsonb([loss.to_json() for loss in noted.losses]),
+            "rewritten": Jsonb([one.to_json() for one in noted.rewritten]),
             "database": pack(database.to_json()) if database is not None else None,
             "configuration": _json(configuration),
         }

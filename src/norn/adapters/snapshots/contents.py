@@ -48,6 +48,6 @@ async def _digests(live: Reader, table: Table, deadline: Deadline) -> tuple[int,
     try:
         async with live.part():
             rows, *row = await live.one(query, deadline)
-    except (TookTooLong, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+    except (TookTooLong, psycopg.Error):  # it may not be read, or is locked; a lost connection ends `reading`
         return 0, {}
     return int(rows), {name: (table.types[name], str(digest)) for name, digest in zip(names, row, strict=True)}

@@ -26,6 +26,8 @@ from norn.errors import NotPossible
 
 _CONTENTS_S = 2.0
 """For reading all tables: what does not get its turn in it is not known."""
+_NOT_LONG = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '20s'"
+"""Whoever migrates or rewrites a table does not have to wait for this, nor the other way round."""
 _ROLES = sql.SQL("""
 SELECT pg_catalog.quote_ident(r.rolname), r.rolname = {role}, r.rolsuper, r.rolbypassrls
   FROM pg_catalog.pg_roles AS r
@@ -71,6 +73,7 @@ class PostgresSchemas:
                 await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
                 await connection.set_read_only(True)
                 async with connection.transaction():
+                    await connection.execute(_NOT_LONG)
                     schema = await read_schema(connection, role)
                     anchor = await take_anchor(connection)
                     ledgers = await read_ledgers(connection)
@@ -80,6 +83,9 @@ class PostgresSchemas:
                         seen = await seen_statements(connection, role)
                     if seen:
                         failing = await failing_statements(connection, role, seen)
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+                why = error.diag.message_primary
+                raise NotPossible(f"{database.name} is busy, or a part of it is locked: {why}.") from error
             except psycopg.errors.OperationalError:
                 raise
             except psycopg.Error as error:

@@ -50,7 +50,7 @@ async def _written(live: Reader, table: Table, since: Since, later: Since | None
                 start = max(0, end - _PAGES)
                 all_of_it, since_then = await live.one(_counts(table, since, later, start, end), deadline)
                 migration, now, end = migration + all_of_it - since_then, now + since_then, start
-    except (TookTooLong, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+    except (TookTooLong, psycopg.Error):  # it may not be read, or is locked; a lost connection ends `reading`
         return Written(table.label, migration, now, complete=False, file=table.file)
     return Written(table.label, migration, now, complete=True, file=table.file)
 

@@ -3,7 +3,7 @@
 from norn.domain.schema.access import Access
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.compare import changes
-from norn.domain.schema.contents import lost_on_the_way
+from norn.domain.schema.contents import StepLoss, lost_on_the_way, step_losses
 from norn.domain.schema.findings import drift_finding, schema_findings, unread_tables
 from norn.domain.schema.state import Schema
 
@@ -12,9 +12,11 @@ __all__ = [
     "Change",
     "Effect",
     "Schema",
+    "StepLoss",
     "changes",
     "drift_finding",
     "lost_on_the_way",
     "schema_findings",
+    "step_losses",
     "unread_tables",
 ]

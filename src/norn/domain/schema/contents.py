@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.compare import changes
@@ -12,33 +13,55 @@ from norn.domain.schema.state import Schema
 _GONE = ("column_dropped", "relation_dropped", "contents_lost")
 
 
-def lost_on_the_way(chain: Sequence[Schema], net: Sequence[Change]) -> Iterator[Change]:
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """Something whose contents were lost between two records that follow each other."""
+
+    subject: str
+    """As the schema before it calls it: `column public.notes.title`."""
+    relation: str
+    converted: bool
+    """It is there, with another type."""
+
+    def to_json(self) -> list[Any]:
+        return [self.subject, self.relation, self.converted]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> StepLoss:
+        """Raises ValueError where it is none."""
+        subject, relation, converted = value
+        return cls(str(subject), str(relation), bool(converted))
+
+
+def step_losses(before: Schema, after: Schema) -> tuple[StepLoss, ...]:
+    """What is written down of each step, so that nobody has to compare all of them again later."""
+    found = []
+    for change in changes(before, after):
+        converted = change.code == "type_changed" and change.effect is not Effect.HARMLESS
+        if change.code in _GONE or converted:
+            found.append(StepLoss(change.subject, change.relation, converted))
+    return tuple(found)
+
+
+def lost_on_the_way(left: Schema, net: Sequence[Change], steps: Sequence[StepLoss]) -> Iterator[Change]:
     """Contents that were lost in one of the steps, and of which the first schema and the last say nothing.
 
     Args:
-        chain: the schema as the target left it, those after it, and the present one.
-        net: the changes between the first and the last.
+        left: the schema as the target left it.
+        net: the changes between it and the present one.
+        steps: what was lost since, the oldest first.
     """
-    there = {entry.label for entry in chain[0].catalog}
-    swapped = max((n for n, one in enumerate(chain, 1) if one.database != chain[-1].database), default=0)
-    if not swapped and len(chain) <= 2:
-        return  # the one step is all there is
-    chain = chain[swapped:]  # what was done to a database before another one took its place is of no account
     told = {change.subject for change in net if change.effect is not Effect.HARMLESS}
-    for before, after in pairwise(chain):
-        for change in changes(before, after):
-            if change.subject in told or change.subject not in there:
-                continue
-            converted = change.code == "type_changed" and change.effect is not Effect.HARMLESS
-            if change.code not in _GONE and not converted:
-                continue
-            told.add(change.subject)
-            what = "was converted to another type and back" if converted else "was dropped or emptied, and is back"
-            yield Change(
-                "contents_lost",
-                Effect.CONTENTS_LOST,
-                change.subject,
-                f"The {change.subject} {what}: the schema agrees, and what was in it may not.",
-                change.relation,
-                facts=change.facts,
-            )
+    there: Mapping[str, object] = {entry.label: None for entry in left.catalog}
+    for step in steps:
+        if step.subject in told or step.subject not in there:
+            continue
+        told.add(step.subject)
+        what = "was converted to another type and back" if step.converted else "was dropped or emptied, and is back"
+        yield Change(
+            "contents_lost",
+            Effect.CONTENTS_LOST,
+            step.subject,
+            f"The {step.subject} {what}: the schema agrees, and what was in it may not.",
+            step.relation,
+        )

@@ -64,7 +64,8 @@ SELECT CASE t.typtype WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' ELSE 'type' EN
        t.oid::int8, NULL,
        CASE t.typtype
            WHEN 'e' THEN (SELECT json_build_object('labels',
-                                     json_agg(json_build_array(l.oid::int8, l.enumlabel) ORDER BY l.enumsortorder))
+                                     coalesce(json_agg(json_build_array(l.oid::int8, l.enumlabel)
+                                                       ORDER BY l.enumsortorder), '[]'))
                             FROM pg_enum AS l WHERE l.enumtypid = t.oid)
            WHEN 'd' THEN json_build_object('base', format_type(t.typbasetype, t.typtypmod), 'notNull', t.typnotnull,
                                            'default', pg_get_expr(t.typdefaultbin, 0))

@@ -10,9 +10,12 @@ CREATE TABLE surroundings (
     deployment_id text NOT NULL REFERENCES deployments,
     moment        text NOT NULL CHECK (moment IN ('before', 'after')),
     app           text NOT NULL,
-    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at            timestamptz NOT NULL,
     database      bytea,
     configuration jsonb,
+    database_id   text NOT NULL,
+    losses        jsonb NOT NULL,
+    rewritten     jsonb NOT NULL,
     PRIMARY KEY (deployment_id, moment)
 );
 CREATE TABLE installation (
