@@ -77,7 +77,20 @@ async def added(url: str) -> Mapping[str, float]:
     connections = Connections(url)
     await connections.open()
     unused = cast("Any", None)
-    services = Services(PostgresStore(connections), *[unused] * 10, Path())
+    services = Services(
+        PostgresStore(connections),
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        unused,
+        Path(),
+    )
     target = cast("Deployment", type("Target", (), {"id": "d1"}))
     question = Question("shop", target, None)
     readiness = KeptReadiness()

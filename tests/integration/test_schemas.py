@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from tests.fixtures import postgres as fixtures
-from tests.fixtures.postgres import PostgresServer, serving
+from tests.fixtures.postgres import PostgresServer
 
+from norn.adapters.postgres.clients import installations
 from norn.adapters.postgres.sessions import Session, session
 from norn.adapters.snapshots.contents import table_contents
 from norn.adapters.snapshots.ledgers import read_ledgers
@@ -48,7 +48,7 @@ def run(url: str, *statements: str, role: str = APP) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
         for statement in statements:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 @asynccontextmanager
@@ -141,7 +141,9 @@ async def test_rows_are_counted_by_the_migration_and_since(url: str) -> None:
     async with looking(url) as connection:
         after = await take_anchor(connection)
     run(url, "UPDATE t SET id = -id WHERE id < 3")
-    (found,) = await rows_written(url, before, after, budget_s=5.0) or ()
+    written = await rows_written(url, before, after, budget_s=5.0)
+    assert written is not None
+    (found,) = written
     assert (found.table, found.by_migration, found.since, found.complete) == ("public.t", 3, 2, True)
 
 
@@ -149,7 +151,9 @@ async def test_without_time_it_is_at_least_what_was_found(url: str) -> None:
     run(url, "CREATE TABLE t (id int)")
     async with looking(url) as connection:
         before = await take_anchor(connection)
-    (found,) = await rows_written(url, before, None, budget_s=-1.0) or ()
+    written = await rows_written(url, before, None, budget_s=-1.0)
+    assert written is not None
+    (found,) = written
     assert (found.complete, found.since) == (False, 0)
 
 
@@ -202,7 +206,7 @@ async def test_a_table_that_only_has_the_name_of_a_ledger_is_none(url: str) -> N
 @pytest.fixture(scope="module")
 def counting() -> Iterator[PostgresServer]:
     """Debian's PostgreSQL 15, which has pg_stat_statements."""
-    if 15 not in fixtures.installations():
+    if 15 not in installations():
         pytest.skip("PostgreSQL 15 is not installed here (apt-get install postgresql-15)")
     with tempfile.TemporaryDirectory(prefix="norn-test-pg-") as name:
         Path(name).chmod(0o755)
@@ -258,6 +262,5 @@ async def test_nothing_that_is_prepared_is_executed(counting: PostgresServer) ->
         assert connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
 
 
-async def test_a_server_that_keeps_no_statements_is_none() -> None:
-    for server in serving(18):
-        assert (await PostgresSchemas().state(database(made(server)))).statements is None
+async def test_a_server_that_keeps_no_statements_is_none(url: str) -> None:
+    assert (await PostgresSchemas().state(database(url))).statements is None

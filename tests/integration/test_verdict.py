@@ -79,6 +79,7 @@ def test_the_statement_that_helps_makes_it_safe(app: App) -> None:
     with app.database() as connection:
         connection.execute(helps)
     found = until(lambda: now if (now := verdict(app))["level"] == "safe" else None, "the new verdict", 90)
+    assert found is not None
     assert "schema_drift" in codes(found), "it is told that somebody has been at the schema"
 
 

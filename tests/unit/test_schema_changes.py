@@ -116,13 +116,17 @@ def test_a_changed_table(new: tuple[CatalogEntry, ...], expected: list[tuple[str
 
 
 def test_a_table_renamed_behind_a_view_that_can_be_written_is_in_nobodys_way() -> None:
-    view = CatalogEntry("view", "public.notes", "SELECT", 9, None,
-                        json.dumps({"kind": "v", "writes": 28, "fixed": None, "definition": "SELECT"}))  # fmt: skip
+    says = " SELECT papers.title,\n    papers.length\n   FROM public.papers;"
+    facts = {"kind": "v", "writes": 28, "fixed": None, "definition": says}
+    view = CatalogEntry("view", "public.notes", says, 9, None, json.dumps(facts))
     shown = [column(1, "title", 9), column(2, "length", 9, type="integer")]
     stored = [column(1, "title", of="public.papers"), column(2, "length", of="public.papers", type="integer")]
     new = schema(table(name="public.papers"), view, *shown, *stored)
     assert codes(changes(OLD, new)) == []
-    read_only = replace(view, facts=json.dumps({"kind": "v", "writes": 0, "fixed": None, "definition": "SELECT"}))
+    part = replace(view, facts=json.dumps(facts | {"definition": f"{says[:-1]}\n  WHERE (papers.length > 1);"}))
+    other = schema(table(name="public.papers"), part, *shown, *stored)
+    assert codes(changes(OLD, other)) == [("view_changed", Level.CAUTION)], "it does not show all rows"
+    read_only = replace(view, facts=json.dumps(facts | {"writes": 0}))
     assert codes(changes(OLD, schema(table(name="public.papers"), read_only, *shown, *stored))) == [
         ("view_not_writable", Level.UNSAFE)
     ]

@@ -234,7 +234,7 @@ HISTORY = [deployment(seq, image) for seq, image in enumerate(("a", "b", "c"), 1
 def test_the_way_begins_where_the_first_deploy_after_the_target_began(
     target: int, recorded: list[str], expected: list[str]
 ) -> None:
-    noted = [Noted(*name.split(), NOW) for name in recorded]
+    noted = [Noted(name.partition(" ")[0], name.partition(" ")[2], NOW) for name in recorded]
     found = way_to_present(HISTORY[target - 1], HISTORY, noted)
     assert [f"{one.deployment_id} {one.moment}" for one in found] == expected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -56,10 +56,15 @@ class Rewritten:
         return cls(value["table"], value["rows"], tuple(columns) if columns is not None else None)
 
 
-def rewritten(before: Mapping[str, TableContents], after: Mapping[str, TableContents]) -> tuple[Rewritten, ...]:
+def rewritten(
+    before: Mapping[str, TableContents], after: Mapping[str, TableContents], moved: Collection[str] = ()
+) -> tuple[Rewritten, ...]:
     """Tables whose old columns hold something else than before, or may do so.
 
     A new column that was filled is none, and neither are rows that were only added.
+
+    Args:
+        moved: tables whose rows are in another file now, so that they all may be others.
     """
     found = []
     for table, was in before.items():
@@ -68,15 +73,16 @@ def rewritten(before: Mapping[str, TableContents], after: Mapping[str, TableCont
             continue
         rows = now.touched - was.touched
         # The server may count a little later: rows that are no more than before cannot have been added only.
-        if rows <= 0 and (now.rows > was.rows or not was.columns or not now.columns):
+        known = bool(was.columns and now.columns)
+        if rows <= 0 and table not in moved and (now.rows > was.rows or not known):
             continue
         if not was.columns or not now.columns:
-            found.append(Rewritten(table, rows, None))
+            found.append(Rewritten(table, max(rows, 1), None))
             continue
         other = tuple(
             name
             for name, (type_, digest) in was.columns.items()
-            if name in now.columns and now.columns[name][0] == type_ and now.columns[name][1] != digest
+            if name in now.columns and _alike(now.columns[name][0], type_) and now.columns[name][1] != digest
         )
         if other:
             found.append(Rewritten(table, max(rows, 1), other))
@@ -94,7 +100,14 @@ class Usual:
         """Whether so many in so long a time are clearly more."""
         if self.touched == 0 or self.seconds <= 0:
             return True
-        return rows > _TIMES_USUAL * self.touched / self.seconds * seconds + _FEW
+        usual = self.touched / self.seconds * seconds
+        return rows > _TIMES_USUAL * usual + (_FEW if usual >= 1 else 0)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether values of both types are written in the same way."""
+    texts = ("text", "character varying")
+    return one == other or (one.startswith(texts) and other.startswith(texts))
 
 
 def rows_changed_finding(

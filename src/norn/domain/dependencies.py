@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit, urlunsplit
 
 from norn.domain.ports.dependencies import DependencyAnswer
 from norn.domain.verdict import Finding, Level
+
+
+def _place(url: str) -> str:
+    """Without user, password, query: they may be secrets."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def dependency_findings(answers: Sequence[DependencyAnswer], image_tag: str) -> tuple[Finding, ...]:
@@ -17,7 +24,7 @@ def dependency_findings(answers: Sequence[DependencyAnswer], image_tag: str) -> 
             f"{image_tag} needs {answer.dependency.name}, which "
             + (f"answers {answer.status} and not {answer.dependency.expect}" if answer.status is not None
                else f"gives no answer: {answer.why}")
-            + f" ({answer.dependency.url}).",
+            + f" ({_place(answer.dependency.url)}).",
             {"name": answer.dependency.name, "status": answer.status, "expected": answer.dependency.expect},
         )
         for answer in answers

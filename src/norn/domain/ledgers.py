@@ -39,7 +39,7 @@ TOOLS = (
     Tool("Alembic", "alembic_version", ("version_num",), "version_num", Reaction.FAILS),
     Tool("Django", "django_migrations", ("app", "name", "applied"), "app || '.' || name", Reaction.GOES_ON),
     Tool("Flyway", "flyway_schema_history", ("installed_rank", "version", "script", "success"),
-         "coalesce(version, script)", Reaction.FAILS, "success"),
+         "coalesce(version, script)", Reaction.UNKNOWN, "success"),
     Tool("Prisma", "_prisma_migrations", ("migration_name", "finished_at", "rolled_back_at"), "migration_name",
          Reaction.UNKNOWN, "finished_at IS NOT NULL AND rolled_back_at IS NULL"),
     Tool("Knex", "knex_migrations", ("name", "batch", "migration_time"), "name", Reaction.FAILS),
@@ -82,15 +82,15 @@ class Ledger:
 
 _MIGRATES = re.compile(
     r"""\b(
-        alembic\b.*\bupgrade | flask\s+db\s+upgrade | manage\.py\s+migrate | django-admin\s+migrate
-      | flyway\b.*\bmigrate | (rails|rake|bin/rails)\s+db:(migrate|prepare|setup)
+        alembic\b.*\bupgrade | flask\s+db\s+upgrade | manage\.py\s+migrate | django(-admin)?\s+migrate
+      | flyway\b.*\bmigrate | (rails|rake|bin/rails)\s+db:(migrate|prepare|setup)(?!:)
       | prisma\s+(migrate\s+deploy|db\s+push)
       | knex\b.*\bmigrate:(latest|up) | goose\b.*\bup | dbmate\b.*\b(up|migrate) | sqitch\s+deploy
       | atlas\s+(migrate|schema)\s+apply | migrate\s+.*-(path|source)\b.*\bup | sequelize(-cli)?\s+db:migrate
-      | typeorm\b.*\bmigration:run | artisan\s+migrate | diesel\s+migration\s+run | sqlx\s+(migrate|database)\s+
+      | typeorm\b.*\bmigration:run | artisan\s+migrate | diesel\s+migration\s+run | sqlx\s+migrate\s+run
       | liquibase\b.*\bupdate | ecto\.migrate
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 
 

@@ -32,6 +32,8 @@ class DatabaseState:
     """The relfilenode of each table, by qualified name: with another one later it was rewritten."""
     statements: tuple[str, ...] | None = None
     """What the app's role had run by then, and could be prepared; None where the server does not keep that."""
+    unprepared: tuple[str, ...] = ()
+    """What it had run and could not be prepared: names that only its own sessions know, say."""
 
     contents: Mapping[str, TableContents] = field(default_factory=dict)
     """What its tables held, as far as there was time to look."""
@@ -43,6 +45,7 @@ class DatabaseState:
             "ledgers": [ledger.to_json() for ledger in self.ledgers],
             "anchor": self.anchor.to_json(),
             "files": dict(self.files),
+            "unprepared": list(self.unprepared),
             "statements": list(self.statements) if self.statements is not None else None,
         }
 
@@ -56,6 +59,7 @@ class DatabaseState:
             Anchor.from_json(value["anchor"]),
             dict(value["files"]),
             tuple(map(str, statements)) if statements is not None else None,
+            tuple(map(str, value["unprepared"])),
             {name: TableContents.from_json(held) for name, held in value["contents"].items()},
         )
 

@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 BUDGET_S = 2.0
 """A rollback waits no longer: what is not known by then is a caution."""
 _HISTORY = 1_000
-_ROWS_S = 1.0
+_ROWS_S = 0.5
 _SPEC_FIELDS = ("role", "replicas", "port", "healthcheck", "hosts", "secrets", "postgres")
 
 
@@ -151,9 +151,13 @@ def _compared(
     steps += step_losses(last.schema, present.schema) if last is not None else ()
     on_the_way = lost_on_the_way(left.schema, net, steps)
     began = first.database if first is not None else None
+    seen = [*left.statements, *left.unprepared] if left.statements is not None else None
     unread = unread_tables(began.schema, left.schema) if began is not None else {}
-    findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=left.statements, unread=unread))
+    findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=seen, unread=unread))
     findings += _rows_changed(way, began, left)
+    if not present.schema.database:
+        why = "Norn's role may not ask which server this is (pg_control_system)"
+        findings.append(not_checked("what the tables held", why))
     if last is not None and way.noted[-1].moment == AFTER:
         drift = drift_finding(last.schema, present.schema)
         findings += [drift] if drift is not None else []
@@ -293,10 +297,10 @@ async def _configuration(
 
 async def _shape(services: Services, question: Question) -> Sequence[Finding]:
     known = question.live.deployment if question.live is not None else None
-    if question.template or known is None:
+    if question.template:
         return ()
     workload = await services.runtime.workload(question.app)
-    now = services.runtime.shape(workload, rollouts.template_of(known.template))
+    now = services.runtime.shape(workload, rollouts.template_of(known.template if known is not None else None))
     target = question.target
     then = services.runtime.shape(target.workload or {}, rollouts.template_of(target.template))
     if not then or not now:

@@ -57,7 +57,9 @@ async def _since_the_last(run: Run, services: Services, noted: Noted, state: Dat
     if last is None or last.database is None:
         return noted
     losses = await asyncio.to_thread(step_losses, last.database.schema, state.schema)
-    changed = rewritten(last.database.contents, state.contents) if noted.moment == AFTER else ()
+    files = last.database.files
+    moved = {table for table, file in state.files.items() if files.get(table, file) != file}
+    changed = rewritten(last.database.contents, state.contents, moved) if noted.moment == AFTER else ()
     return replace(noted, losses=losses, rewritten=changed)
 
 

@@ -60,7 +60,9 @@ async def texts_of(cluster: Cluster, workload: Workload) -> dict[str, str]:
     for kind in _KINDS:
         for container in pod.get(kind) or ():
             for entry in container.get("env") or ():
-                found[f"env {entry['name']}"] = json.dumps(entry.get("value", entry.get("valueFrom")), sort_keys=True)
+                name = f"env {entry['name']}"
+                name = name if name not in found else f"env {container['name']}/{entry['name']}"
+                found[name] = json.dumps(entry.get("value", entry.get("valueFrom")), sort_keys=True)
                 source = entry.get("valueFrom") or {}
                 maps |= {source["configMapKeyRef"]["name"]} if "configMapKeyRef" in source else set()
                 secrets |= {source["secretKeyRef"]["name"]} if "secretKeyRef" in source else set()

@@ -93,7 +93,7 @@ class PostgresSchemas:
                     f"The schema of {database.name} cannot be read: {error.diag.message_primary or error}."
                 ) from error
         known = None if seen is None else tuple(statement for statement in seen if statement not in failing)
-        return DatabaseState(schema, ledgers, anchor, files, known), failing
+        return DatabaseState(schema, ledgers, anchor, files, known, tuple(failing)), failing
 
 
 async def read_schema(connection: Session, role: str) -> Schema:

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 
 from norn.adapters.postgres.sessions import Session
+from norn.domain.schema.findings import SEEN_MOST
 
-_MOST = 300
 _EXTENSION = sql.SQL("""
 SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension AS x
   JOIN pg_catalog.pg_namespace AS n ON n.oid = x.extnamespace WHERE x.extname = 'pg_stat_statements'
@@ -47,7 +47,8 @@ async def seen_statements(connection: Session, role: str) -> list[str] | None:
     view = sql.SQL("{}.pg_stat_statements").format(sql.SQL(row[0]))
     try:
         async with connection.transaction():
-            cursor = await connection.execute(_SEEN.format(view=view, role=sql.Literal(role), most=sql.SQL(str(_MOST))))
+            query = _SEEN.format(view=view, role=sql.Literal(role), most=sql.SQL(str(SEEN_MOST)))
+            cursor = await connection.execute(query)
             return [str(row[0]) for row in await cursor.fetchall()]
     except psycopg.errors.Error:
         return None  # the extension is there, and not loaded; or the role may not read it

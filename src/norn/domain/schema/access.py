@@ -58,8 +58,7 @@ def compare_privileges(before: Structure, after: Structure, access: Access) -> I
             continue
         words = ", ".join(sorted(lost))
         effect = Effect.BREAKS_READS if lost & _READS else Effect.BREAKS_WRITES
-        on = what if " " in what else f"TABLE {what}"
-        kind, _, rest = on.partition(" ")
+        kind, _, rest = ("TABLE", "", what) if what in before.relations else what.partition(" ")
         yield Change(
             "privilege_revoked",
             effect,

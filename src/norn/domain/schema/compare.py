@@ -95,10 +95,10 @@ def compare_pair(pair: Pair, access: Access) -> Iterator[Change]:
     """All that has changed about one relation."""
     yield from compare_relation(pair)
     yield from compare_columns(pair)
+    yield from compare_triggers(pair)
     if pair.old.kind == "table":
         yield from compare_constraints(pair)
         yield from compare_keys(pair)
-        yield from compare_triggers(pair)
         yield from compare_policies(pair, access)
 
 

@@ -24,9 +24,10 @@ def compare_constraints(pair: Pair) -> Iterator[Change]:
     """Checks, foreign keys and exclusions of a table."""
     old = [_Constraint(entry) for entry in pair.before.parts("constraint", pair.old)]
     new = [_Constraint(entry) for entry in pair.after.parts("constraint", pair.store)]
-    lost = [one for one in old if not any(one.same(other) for other in new)]
+    known = pair.same_database
+    lost = [one for one in old if not any(one.same(other, same_database=known) for other in new)]
     for one in new:
-        if any(one.same(other) for other in old):
+        if not one.enforced or any(one.same(other, same_database=known) for other in old):
             continue
         if one.type == "c":
             yield from _check_added(pair, one, lost)
@@ -46,10 +47,18 @@ class _Constraint:
         self.type = str(self.facts["type"])
         self.name = last_part(entry.name)
         self.says = entry.definition.removesuffix(" NOT VALID")
+        self.enforced = not self.says.endswith(" NOT ENFORCED")
 
-    def same(self, other: _Constraint) -> bool:
-        """Whether both ask the same of rows that are written from now on."""
-        return self.says == other.says
+    def same(self, other: _Constraint, *, same_database: bool) -> bool:
+        """Whether both ask the same of rows that are written from now on.
+
+        Where a column has another name PostgreSQL writes it so, and where it has another type, with other casts.
+        """
+        if self.enforced != other.enforced:
+            return False
+        if same_database and self.entry.oid == other.entry.oid and "ENFORCED" not in self.says + other.says:
+            return self.facts.get("deferrable") == other.facts.get("deferrable")
+        return self.says == other.says or (self.type == other.type == "c" and _plain(self.says) == _plain(other.says))
 
     def replaces(self, other: _Constraint) -> bool:
         """Whether it is a foreign key on the same columns."""
@@ -69,6 +78,11 @@ def _added(code: str, pair: Pair, one: _Constraint, what: str, *, doubtful: bool
     )
 
 
+def _plain(text: str) -> str:
+    """Without casts and parentheses."""
+    return re.sub(r"[()]", "", re.sub(r"::[a-z ]+(?:\(\d+(?:,\d+)?\))?(?:\[\])?", "", text))
+
+
 def _only_new_columns(pair: Pair, one: _Constraint) -> bool:
     known = set(pair.new_names().values())
     return bool(one.facts["columns"]) and not known & set(one.facts["columns"])
@@ -78,9 +92,10 @@ def _only_new_columns(pair: Pair, one: _Constraint) -> bool:
 
 
 def _check_added(pair: Pair, one: _Constraint, lost: list[_Constraint]) -> Iterator[Change]:
-    if _only_new_columns(pair, one):
-        return  # old code leaves them to their defaults, which the rows that were there satisfy
     expression = str(one.facts["expression"])
+    if _only_new_columns(pair, one):
+        yield from _check_of_new_columns(pair, one, expression)
+        return
     if any(old.type == "c" and is_looser(str(old.facts["expression"]), expression) for old in lost):
         yield Change("check_loosened", Effect.HARMLESS, one.entry.label,
                      f"The constraint {one.name} of {pair.name} allows more than before.", pair.name)  # fmt: skip
@@ -90,6 +105,19 @@ def _check_added(pair: Pair, one: _Constraint, lost: list[_Constraint]) -> Itera
     if not_null and columns.get(not_null["column"], {}).get("notNull"):
         return  # it says what NOT NULL says
     yield _added("check_added", pair, one, "rows that do not satisfy it fail")
+
+
+def _check_of_new_columns(pair: Pair, one: _Constraint, expression: str) -> Iterator[Change]:
+    """Old code leaves the columns to their defaults: do these satisfy it?"""
+    columns = pair.after.columns(pair.store)
+    facts = [facts_of(columns[name]) for name in one.facts["columns"] if name in columns]
+    left_null = [known for known in facts if not fills(known, pair.after) and not known.get("generated")]
+    if left_null and _NOT_NULL.match(expression):
+        yield _added("check_added", pair, one, "old code leaves it null, and its INSERT fails")
+    elif any(known.get("generated") for known in facts) or (left_null and " IS " in f"{expression} "):
+        yield _added("check_added", pair, one, "rows of old code may not satisfy it", doubtful=True)
+    elif not left_null and not one.facts["valid"]:
+        yield _added("check_added", pair, one, "the default may not satisfy it", doubtful=True)
 
 
 def is_looser(old: str, new: str) -> bool:
@@ -142,9 +170,8 @@ def _foreign_key_added(pair: Pair, one: _Constraint, lost: list[_Constraint]) ->
             f"Where a row that {pair.name} refers to is deleted, its own row {_LEAVES[now]} now ({one.name}).",
             pair.name,
         )
-    elif old.facts["deferrable"] and not one.facts["deferrable"]:
-        what = "rows in an order that was right by the end of the transaction fail"
-        yield _added("foreign_key_stricter", pair, one, what, doubtful=True)
+    elif old.says != one.says.removesuffix(" DEFERRABLE INITIALLY DEFERRED"):
+        yield _added("foreign_key_stricter", pair, one, f"before it was {old.says}", doubtful=True)
 
 
 def _cascade_dropped(pair: Pair, one: _Constraint) -> Change:

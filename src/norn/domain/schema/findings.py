@@ -20,6 +20,8 @@ _FAILING = 5
 _NO_DRIFT = ("large objects", "comment")
 _ENOUGH = 20
 """So many statements of the app have to be known before their silence about a table says something."""
+SEEN_MOST = 300
+"""So many statements are looked at, at most: of what comes after them nothing is known."""
 UNREAD_FOR = timedelta(days=1)
 """What nobody has touched for so long while the target was live, it does not seem to need."""
 
@@ -64,7 +66,7 @@ def schema_findings(
 def unread_tables(began: Schema, ended: Schema) -> dict[str, timedelta]:
     """Tables that nobody used between two moments of one database, and for how long; empty where nobody counted."""
     lived = ended.at - began.at
-    if began.database != ended.database or lived < UNREAD_FOR or ended.counted_since is None:
+    if began.database != ended.database or lived < UNREAD_FOR:
         return {}
     if began.counted_since != ended.counted_since:
         return {}  # the server has begun to count anew
@@ -105,9 +107,9 @@ def _why_not_so_bad(change: Change, seen: Sequence[str] | None, unread: Mapping[
     """Why what breaks is perhaps nothing that the app does; empty where there is no such reason."""
     if change.relation in unread:
         return f"But nobody used the table in the {format_duration(unread[change.relation].total_seconds())} before."
-    if seen is not None and len(seen) >= _ENOUGH and change.relation:
+    if seen is not None and _ENOUGH <= len(seen) < SEEN_MOST and change.relation:
         name = re.escape(last_part(change.relation).strip('"'))
-        if not any(re.search(rf"\b{name}\b", statement) for statement in seen):
+        if not any(re.search(rf"\b{name}\b", statement, re.IGNORECASE) for statement in seen):
             return f"But none of the {len(seen)} statements that were seen from the app names it."
     return ""
 

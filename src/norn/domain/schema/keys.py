@@ -73,6 +73,8 @@ def _implies(pair: Pair, old: _Index, new: _Index) -> bool:
     """Whether rows that the old one lets pass cannot be refused by the new one."""
     if not old.facts["unique"] or not set(old.keys) <= set(new.keys):
         return False
+    if new.facts["immediate"] and not old.facts["immediate"]:
+        return False  # what was put right by the end of the transaction fails at once
     if new.facts["nullsNotDistinct"] and not old.facts["nullsNotDistinct"]:
         columns = {name: facts_of(entry) for name, entry in pair.before.columns(pair.old).items()}
         if not all(key in columns and never_null(columns[key], pair.before) for key in old.keys):
@@ -81,8 +83,9 @@ def _implies(pair: Pair, old: _Index, new: _Index) -> bool:
 
 
 def _unique_dropped(pair: Pair, index: _Index) -> Change:
-    keys = ", ".join(index.keys)
+    keys, now = ", ".join(index.keys), pair.new_names()
     where = f" WHERE {index.where}" if index.where else ""
+    new_keys = ", ".join(now.get(key, key) for key in index.keys)
     return Change(
         "unique_dropped",
         Effect.BREAKS_WRITES,
@@ -90,7 +93,7 @@ def _unique_dropped(pair: Pair, index: _Index) -> Change:
         f"Nothing keeps ({keys}) of {pair.name} unique any more: INSERT … ON CONFLICT ({keys}) fails, and there may be "
         "duplicates.",
         pair.name,
-        remedy=f"CREATE UNIQUE INDEX ON {pair.store.name} ({keys}){where}",
+        remedy=f"CREATE UNIQUE INDEX ON {pair.store.name} ({new_keys}){where}" if pair.store.kind == "table" else "",
         facts={"columns": list(index.keys)},
     )
 

@@ -147,9 +147,20 @@ def compare_sequences(before: Structure, after: Structure, *, same_database: boo
                 old.label,
                 f"The sequence {now_counts.name} was moved back from {facts['last']}: it gives numbers that are in "
                 "use, and rows with them fail.",
-                remedy=f"SELECT setval({_literal(now_counts.name)}, {facts['last']})",
+                remedy=_forward(now_counts, facts["last"], owner, after),
                 doubtful=owner is None,
             )
+
+
+def _forward(sequence: CatalogEntry, last: int, owner: tuple[int, int] | None, after: Structure) -> str:
+    """Beyond what it has given, and what is in use."""
+    table = after.relations_by_oid.get(owner[0]) if owner is not None else None
+    columns = after.columns(table) if table is not None else {}
+    name = next((name for name, entry in columns.items() if owner is not None and entry.number == owner[1]), None)
+    if table is None or name is None:
+        return f"SELECT setval({_literal(sequence.name)}, {last})"
+    used = f"SELECT max({name}) FROM {table.name}"  # noqa: S608, both are quoted as the catalog has them
+    return f"SELECT setval({_literal(sequence.name)}, greatest({last}, ({used})))"
 
 
 def _filled(table: int, before: Structure, after: Structure) -> bool:

@@ -12,6 +12,7 @@ from norn.domain.schema.structure import Structure, facts_of
 
 _ALL_WRITES = {8: "INSERT", 4: "UPDATE", 16: "DELETE"}
 """As `pg_relation_is_updatable` has them."""
+_PLAIN_VIEW = re.compile(r"^ SELECT (?P<items>[^()]+?)\n   FROM (?P<table>[^\s();]+(?: [^\s();]+\")?);$", re.DOTALL)
 _ALIAS = re.compile(r' AS (?:\w+|"(?:[^"]|"")+")')
 
 
@@ -99,13 +100,26 @@ def _became_view(pair: Pair) -> Iterator[Change]:
             pair.name,
             facts={"lacking": lacking, "columns": fixed},
         )
-    elif pair.same:
+    elif pair.same and _shows_all(pair):
         yield Change("renamed_behind_view", Effect.HARMLESS, pair.old.label,
                      f"{pair.name} is a view over {pair.store.name} now, which old code can read and write as before.",
                      pair.name)  # fmt: skip
     else:
         yield Change("view_changed", Effect.CHANGES_MEANING, pair.old.label,
-                     f"{pair.name} is a view now, and was a table.", pair.name)  # fmt: skip
+                     f"{pair.name} is a view now, and was a table: it may show and take other rows.",
+                     pair.name)  # fmt: skip
+
+
+def _shows_all(pair: Pair) -> bool:
+    """Whether the view is the table behind it, row by row, with each old column under its name."""
+    found = _PLAIN_VIEW.match(str(facts_of(pair.new)["definition"]))
+    if found is None or "check_option" in pair.new.definition or found["table"] != pair.store.name:
+        return False
+    shown = {}
+    for item in found["items"].split(",\n"):
+        source, _, alias = item.strip().partition(" AS ")
+        shown[alias or source.rpartition(".")[2]] = source.rpartition(".")[2]
+    return all(shown.get(name) == now for name, now in pair.new_names().items())
 
 
 def _view(pair: Pair) -> Iterator[Change]:
@@ -124,7 +138,7 @@ def _view(pair: Pair) -> Iterator[Change]:
         yield Change("view_not_writable", Effect.BREAKS_WRITES, pair.old.label,
                      f"The view {pair.name} cannot be written through as before: {' and '.join(lacking)} fails.",
                      pair.name, facts={"lacking": lacking})  # fmt: skip
-    was, now = with_new_names(str(old["definition"]), pair), str(new["definition"])
+    was, now = with_new_names(pair.old.definition, pair), pair.new.definition
     # A column that is shown under its old name has got an alias for it.
     if was != now and _ALIAS.sub("", was) != _ALIAS.sub("", now):
         yield Change(
