@@ -166,6 +166,44 @@ def test_keys(old: list[CatalogEntry], new: list[CatalogEntry], expected: list[s
     assert [code for code, _ in codes(changes(schema(*columns, *old), schema(*columns, *new)))] == expected
 
 
+@pytest.mark.parametrize(
+    ("default", "level"),
+    [(None, Level.UNSAFE), ("NULL::character varying", Level.UNSAFE), ("'x'::text", Level.SAFE)],
+)
+def test_a_default_that_only_says_null_is_none(default: str | None, level: Level) -> None:
+    more = {} if default is None else {"default": default}
+    added = schema(
+        table(), column(1, "title"), column(2, "length", type="integer"), column(3, "s", notNull=True, **more)
+    )
+    assert max((change.level for change in changes(OLD, added)), key=lambda found: found.weight) is level
+
+
+def check(oid: int, says: str, *columns: str, valid: bool = True) -> CatalogEntry:
+    facts = {"type": "c", "table": 1, "valid": valid, "deferrable": False, "columns": columns, "expression": says,
+             "to": None, "onDelete": " ", "onUpdate": " "}  # fmt: skip
+    definition = f"CHECK {says}" + ("" if valid else " NOT VALID")
+    return CatalogEntry("constraint", f"public.notes.check{oid}", definition, oid, None, json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ([], [check(5, "(title <> ''::text)", "title")], ["check_added"]),
+        ([check(5, "(title <> ''::text)", "title", valid=False)], [check(5, "(title <> ''::text)", "title")], []),
+        ([check(5, "((title)::text <> ''::text)", "title")], [check(6, "(title <> ''::text)", "title")], []),
+        ([check(5, "(length >= 3)", "length")], [check(6, "(length >= 1)", "length")], []),
+        ([check(5, "(length >= 3)", "length")], [check(6, "(length >= 9)", "length")], ["check_added"]),
+        ([], [check(5, "(tax IS NOT NULL)", "tax", valid=False)], ["check_added"]),
+        ([], [check(5, "(tax > 0)", "tax")], []),
+    ],
+    ids=["new", "validated", "other casts", "looser", "stricter", "a new column not null", "a new column"],
+)
+def test_checks(old: list[CatalogEntry], new: list[CatalogEntry], expected: list[str]) -> None:
+    columns = (table(), column(1, "title"), column(2, "length", type="integer"))
+    found = changes(schema(*columns, *old), schema(*columns, column(3, "tax", type="integer"), *new))
+    assert [code for code, _ in codes(found)] == expected
+
+
 def test_a_unique_new_column_that_old_code_leaves_null_is_in_nobodys_way() -> None:
     added = schema(
         table(), column(1, "title"), column(2, "length", type="integer"), column(3, "slug"), index(5, "slug")
@@ -269,6 +307,26 @@ def test_a_privilege_counts_where_the_app_had_it_and_has_it_by_nobody_else(acces
     found = changes(schema(*columns, old, access=access), schema(*columns, new, access=access))
     assert [change.code for change in found] == expected
     assert all(change.remedy == "GRANT DELETE ON TABLE public.notes TO app" for change in found)
+
+
+def test_a_role_that_was_taken_from_the_app_takes_its_privileges_along() -> None:
+    entries = (
+        table(),
+        column(1, "title"),
+        CatalogEntry("privileges", "table public.notes", "owner me; team=SELECT", 1),
+    )
+    old = schema(*entries, access=Access("app", frozenset({"app", "team"})))
+    found = changes(old, schema(*entries, access=Access("app", frozenset({"app"}))))
+    assert [change.code for change in found] == ["privilege_revoked"]
+
+
+def test_the_schema_public_has_its_privileges_by_default() -> None:
+    entries = (table(), column(1, "title"))
+    revoked = CatalogEntry("privileges", "schema public", "owner pg_database_owner; pg_database_owner=CREATE,USAGE", 9)
+    found = changes(schema(*entries), schema(*entries, revoked))
+    assert [(change.code, change.remedy) for change in found] == [
+        ("privilege_revoked", "GRANT USAGE ON SCHEMA public TO app")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from norn.domain.schema.change import Change, Effect
@@ -12,6 +12,9 @@ from norn.domain.schema.structure import Facts, Structure
 _GRANT = re.compile(r'((?:"(?:[^"]|"")+"|[^"=; ])+)=([A-Z,* ]+)')
 _USED = {"SELECT", "INSERT", "UPDATE", "DELETE", "USAGE", "EXECUTE"}
 _READS = {"SELECT", "USAGE", "EXECUTE"}
+_PUBLIC = "schema public"
+_DEFAULT = "owner pg_database_owner; PUBLIC=USAGE; pg_database_owner=CREATE,USAGE"
+"""As a new database has it; then there is no entry of its own."""
 _DECLARED_ONLY = ("enum ", "domain ", "type ", "foreign data wrapper ", "foreign server ")
 """What these privileges allow is needed to declare things, and not to use them."""
 
@@ -37,6 +40,8 @@ class Access:
 
     def privileges(self, definition: str) -> frozenset[str]:
         """Of those on an object (the catalog's definition of them), what it may do."""
+        if self.unrestricted:
+            return frozenset(_USED)
         return frozenset(
             privilege.rstrip("*")
             for who, what in _GRANT.findall(definition)
@@ -45,15 +50,28 @@ class Access:
         )
 
 
-def compare_privileges(before: Structure, after: Structure, access: Access) -> Iterator[Change]:
-    """What the app could do before and cannot do now, on objects that are still there under their names."""
+def compare_privileges(
+    before: Structure, after: Structure, then: Access, now: Access, behind: Mapping[str, str]
+) -> Iterator[Change]:
+    """What the app could do before and cannot do now, on objects that are still there under their names.
+
+    Args:
+        then: what the app's role was before.
+        now: and what it is.
+        behind: the tables that are behind views of the app's own now, by the names of these.
+    """
+    access = now
     if access.unrestricted:
         return
-    for what, old in before.privileges.items():
-        new = after.privileges.get(what)
-        if new is None or old.definition == new.definition or what.startswith((*_DECLARED_ONLY, "column ")):
+    old_ones = {_PUBLIC: _DEFAULT, **{what: entry.definition for what, entry in before.privileges.items()}}
+    new_ones = {_PUBLIC: _DEFAULT, **{what: entry.definition for what, entry in after.privileges.items()}}
+    for what, old in old_ones.items():
+        if what not in new_ones or what.startswith((*_DECLARED_ONLY, "column ")):
             continue
-        lost = (access.privileges(old.definition) - access.privileges(new.definition)) & _USED
+        allowed = now.privileges(new_ones[what])
+        if (table := behind.get(what)) is not None:
+            allowed &= now.privileges(new_ones.get(table, ""))
+        lost = (then.privileges(old) - allowed) & _USED
         if not lost:
             continue
         words = ", ".join(sorted(lost))

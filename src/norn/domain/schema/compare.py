@@ -32,10 +32,12 @@ def changes(old: Schema, new: Schema) -> tuple[Change, ...]:
     """
     same = old.database == new.database != ""
     before, after = Structure(old.catalog), Structure(new.catalog)
-    return tuple(_changes(before, after, new.access, same_database=same))
+    return tuple(_changes(before, after, old.access, new.access, same_database=same))
 
 
-def _changes(before: Structure, after: Structure, access: Access, *, same_database: bool) -> Iterator[Change]:
+def _changes(
+    before: Structure, after: Structure, then: Access, access: Access, *, same_database: bool
+) -> Iterator[Change]:
     gone = list(compare_schemas(before, after, same_database=same_database))
     yield from gone
     schemas = tuple(f"{change.subject.removeprefix('schema ')}." for change in gone)
@@ -51,8 +53,8 @@ def _changes(before: Structure, after: Structure, access: Access, *, same_databa
             continue
         if old.oid is not None:
             pairs[old.oid if same_database else pair.new.oid or 0] = pair
-        if {old.name, pair.new.name, pair.store.name} & touched:
-            yield from compare_pair(pair, access)
+        if {old.name, pair.new.name, pair.store.name} & touched or then != access:
+            yield from compare_pair(pair, then, access)
     yield from compare_references(before, after, pairs)
     new_ones = after.relations.keys() - before.relations.keys()
     for name in sorted(new_ones):
@@ -66,7 +68,12 @@ def _changes(before: Structure, after: Structure, access: Access, *, same_databa
     yield from compare_kinds_of_values(before, after, same_database=same_database)
     yield from compare_sequences(before, after, same_database=same_database)
     yield from compare_routines(before, after, same_database=same_database)
-    yield from compare_privileges(before, after, access)
+    behind = {
+        pair.name: pair.store.name
+        for pair in pairs.values()
+        if pair.store.oid != pair.new.oid and facts_of(pair.new).get("owner") in access.roles
+    }
+    yield from compare_privileges(before, after, then, access, behind)
     yield from compare_others(before, after)
 
 
@@ -91,7 +98,7 @@ def _touched(before: Structure, after: Structure, *, same_database: bool) -> set
     return found
 
 
-def compare_pair(pair: Pair, access: Access) -> Iterator[Change]:
+def compare_pair(pair: Pair, then: Access, access: Access) -> Iterator[Change]:
     """All that has changed about one relation."""
     yield from compare_relation(pair)
     yield from compare_columns(pair)
@@ -99,7 +106,7 @@ def compare_pair(pair: Pair, access: Access) -> Iterator[Change]:
     if pair.old.kind == "table":
         yield from compare_constraints(pair)
         yield from compare_keys(pair)
-        yield from compare_policies(pair, access)
+        yield from compare_policies(pair, then, access)
 
 
 def _emptied(before: Structure, after: Structure) -> Iterator[tuple[CatalogEntry, CatalogEntry]]:

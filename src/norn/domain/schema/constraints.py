@@ -79,8 +79,8 @@ def _added(code: str, pair: Pair, one: _Constraint, what: str, *, doubtful: bool
 
 
 def _plain(text: str) -> str:
-    """Without casts and parentheses."""
-    return re.sub(r"[()]", "", re.sub(r"::[a-z ]+(?:\(\d+(?:,\d+)?\))?(?:\[\])?", "", text))
+    """Without casts, parentheses and blanks."""
+    return re.sub(r"[() ]", "", re.sub(r"::[a-z ]+(?:\(\d+(?:,\d+)?\))?(?:\[\])?", "", text))
 
 
 def _only_new_columns(pair: Pair, one: _Constraint) -> bool:

@@ -68,12 +68,12 @@ def _what(old: CatalogEntry | None, new: CatalogEntry | None, pair: Pair) -> str
     return "is another one" if was != new.definition else None
 
 
-def compare_policies(pair: Pair, access: Access) -> Iterator[Change]:
+def compare_policies(pair: Pair, then: Access, now: Access) -> Iterator[Change]:
     """Row security, where it applies to the app."""
     old, new = facts_of(pair.old), facts_of(pair.store)
-    if not access.restricted(new):
+    if not now.restricted(new):
         return
-    if not access.restricted(old):
+    if not then.restricted(old):
         yield Change(
             "row_security_added",
             Effect.BREAKS_READS,
@@ -83,11 +83,11 @@ def compare_policies(pair: Pair, access: Access) -> Iterator[Change]:
             remedy=f"ALTER TABLE {pair.store.name} DISABLE ROW LEVEL SECURITY",
         )
         return
-    was, now = (
+    policies, others = (
         sorted((last_part(entry.name), entry.definition) for entry in structure.parts("policy", relation))
         for structure, relation in ((pair.before, pair.old), (pair.after, pair.store))
     )
-    if was != now:
+    if policies != others:
         yield Change(
             "policy_changed",
             Effect.CHANGES_MEANING,
