@@ -357,6 +357,23 @@ def test_a_container_that_the_template_has_lost_points_to_the_template(server: N
     patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "other"}]
     space.kubectl("patch", "deployment/renamed", "--type=json", f"--patch={json.dumps(patch)}")
     space.kubectl("rollout", "status", "deployment/renamed", "--timeout=60s")
-    failed = server.norn("rollback", "renamed")
+    refused = server.norn("rollback", "renamed")
+    assert (refused.exit_status, refused.json()["verdict"]["findings"][0]["code"]) == (4, "template_incompatible")
+    assert "--template" in refused.err
+    failed = server.norn("rollback", "renamed", "--force")
     assert failed.exit_status == 1
     assert "--template" in failed.err
+
+
+def test_what_is_different_about_the_way_it_is_run_is_named(server: NornServer, space: Namespace) -> None:
+    app = ClusterApp(server, space, "probed", more="env: {COLOUR: blue}\n")
+    app.deploy("one")
+    spec = app.path / "infraspec.yaml"
+    spec.write_text(spec.read_text().replace("blue", "red").replace("healthcheck: /health", "healthcheck: /uid"))
+    app.deploy("two")
+    findings = {each["code"]: each for each in server.norn("rollback", "probed").json()["verdict"]["findings"]}
+    probes = [f"{kind}Probe of probed" for kind in ("liveness", "readiness", "startup")]
+    assert findings["template_incompatible"]["different"] == probes
+    assert "env COLOUR" in findings["configuration_changed"]["changed"]
+    back = server.norn("rollback", "probed", "--template")
+    assert back.exit_status == 0, back.err

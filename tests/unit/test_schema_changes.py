@@ -171,10 +171,8 @@ def test_keys(old: list[CatalogEntry], new: list[CatalogEntry], expected: list[s
     [(None, Level.UNSAFE), ("NULL::character varying", Level.UNSAFE), ("'x'::text", Level.SAFE)],
 )
 def test_a_default_that_only_says_null_is_none(default: str | None, level: Level) -> None:
-    more = {} if default is None else {"default": default}
-    added = schema(
-        table(), column(1, "title"), column(2, "length", type="integer"), column(3, "s", notNull=True, **more)
-    )
+    new = column(3, "slug", notNull=True, default=default)
+    added = schema(table(), column(1, "title"), column(2, "length", type="integer"), new)
     assert max((change.level for change in changes(OLD, added)), key=lambda found: found.weight) is level
 
 

@@ -303,8 +303,10 @@ async def _shape(services: Services, question: Question) -> Sequence[Finding]:
     now = services.runtime.shape(workload, rollouts.template_of(known.template if known is not None else None))
     target = question.target
     then = services.runtime.shape(target.workload or {}, rollouts.template_of(target.template))
-    if not then or not now:
-        return ()
+    if not then:
+        return ()  # nothing was noted of it
+    if not now and not workload:
+        return (not_checked("the way it is run", "nothing is known of how what is live is run"),)
     finding = template_finding(then, now, question.app, target.image_tag)
     return (finding,) if finding is not None else ()
 
