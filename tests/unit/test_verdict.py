@@ -116,7 +116,7 @@ def test_digests_do_not_show_values_nor_which_are_equal() -> None:
     ],
 )
 def test_a_changed_configuration_is_named(then: dict[str, str], now: dict[str, str], level: Level | None) -> None:
-    found = configuration_finding(digests(then, KEY), digests(now, KEY), "shop:1")
+    found = configuration_finding(digests(then, KEY), digests(now, KEY), "shop", "shop:1")
     assert (found.level if found else None) is level
     assert found is None or "env A" in found.message
 

@@ -14,6 +14,8 @@ Digests = Mapping[str, str]
 Shape = Mapping[str, str]
 """By what it is (`port of web`), how it is declared: what of a template has to fit an image."""
 
+IN_TEMPLATE = ("env ", "template ", "volumes", "pod")
+"""What is written in the template itself, and comes back with it."""
 _DIGITS = 32
 _NAMED = 8
 
@@ -26,7 +28,7 @@ def digests(values: Texts, key: bytes) -> dict[str, str]:
     }
 
 
-def configuration_finding(then: Digests, now: Digests, image_tag: str) -> Finding | None:
+def configuration_finding(then: Digests, now: Digests, app: str, image_tag: str) -> Finding | None:
     """What a rollback of the image leaves as it is, and was otherwise when the target ran; None where all is the same.
 
     What was only added is said, and does no harm.
@@ -43,6 +45,14 @@ def configuration_finding(then: Digests, now: Digests, image_tag: str) -> Findin
         Level.CAUTION if changed or removed else Level.SAFE,
         f"Since {image_tag} ran, this is different and stays so: {'; '.join(said)}.",
         {"changed": changed, "removed": removed, "added": added},
+        (
+            Way(
+                "Brings back the variables of that version, with its whole template; secrets are set by hand.",
+                f"norn rollback {app} --to {image_tag} --template",
+            ),
+        )
+        if any(name.startswith(IN_TEMPLATE) for name in (*changed, *removed))
+        else (),
     )
 
 

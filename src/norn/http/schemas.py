@@ -118,10 +118,17 @@ class TargetAnswer(_Answer):
     skipped: list[SkippedAnswer]
 
 
+class WayAnswer(_Answer):
+    text: str = Field(description="What it does, and at what price.")
+    command: str = Field(description="To type into a shell; empty where it is none.")
+    statement: str = Field(description="To run in the app's database; empty where it is none.")
+
+
 class FindingAnswer(_Answer):
-    code: str
-    level: str
+    code: str = Field(description="Stable; docs/verdict.md explains each.")
+    level: str = Field(description="safe, caution, unsafe")
     message: str
+    ways: list[WayAnswer] = Field(default=[], description="What helps.")
 
 
 class VerdictAnswer(_Answer):

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from norn.domain.configuration import configuration_finding, digests, template_finding
+from norn.domain.configuration import IN_TEMPLATE, configuration_finding, digests, template_finding
 from norn.domain.contents import Usual, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
 from norn.domain.deployments import Deployment, rfc3339
@@ -289,9 +289,9 @@ async def _configuration(
     spec = await infraspec_of(services, known) if known is not None else None
     now = await configuration_of(services, question.app, spec)
     if question.template:  # what is written in the template itself comes back with it
-        then, now = ({name: value for name, value in side.items() if not name.startswith(("env ", "template "))}
+        then, now = ({name: value for name, value in side.items() if not name.startswith(IN_TEMPLATE)}
                      for side in (then, now))  # fmt: skip
-    finding = configuration_finding(then, now, tag)
+    finding = configuration_finding(then, now, question.app, tag)
     return (finding,) if finding is not None else ()
 
 

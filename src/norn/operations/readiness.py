@@ -28,9 +28,12 @@ _Key = tuple[str, str, str | None, str | None, bool, bool, str]
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    key: _Key
     findings: tuple[Finding, ...]
     at: float
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.at
 
     @property
     def wants_another_look(self) -> bool:
@@ -42,43 +45,41 @@ class KeptReadiness:
     """What is known of each app, in this server's memory."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Known] = {}
+        self._known: dict[_Key, _Known] = {}
         self._looking: dict[_Key, asyncio.Future[tuple[Finding, ...]]] = {}
 
     async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
         """What is known already, or what can be found out in time."""
         key, under_way = await _key(services, question)
-        known = self._known.get(question.app)
-        if known is not None and known.key == key:
+        known = self._known.get(key)
+        if known is not None:
             at_most = _UNDER_WAY_S if under_way or known.wants_another_look else FRESH_S
-            if time.monotonic() - known.at < at_most:
+            if known.age_s < at_most:
                 return known.findings
         looking = self._looking.get(key)
         if looking is None:  # whoever asks meanwhile waits for the same
             looking = self._looking[key] = asyncio.ensure_future(assess(services, question))
             looking.add_done_callback(lambda _: self._looking.pop(key, None))
         found = await asyncio.shield(looking)
-        self._known[question.app] = _Known(key, found, time.monotonic())
+        self._known[key] = _Known(found, time.monotonic())
         return found
 
     async def keep(self, services: Services, question: Question, findings: tuple[Finding, ...]) -> None:
         """What was found out elsewhere."""
         key, _ = await _key(services, question)
-        self._known[question.app] = _Known(key, findings, time.monotonic())
+        self._known[key] = _Known(findings, time.monotonic())
 
     async def renew(self, services: Services) -> None:
         """Find out anew what is old, app by app; what does not answer is for the next time."""
-        apps = [app.name for app in await services.source.apps()]
-        for gone in self._known.keys() - set(apps):
-            del self._known[gone]
-        for app in apps:
+        for key in [key for key, known in self._known.items() if known.age_s > FRESH_S]:
+            del self._known[key]
+        for app in await services.source.apps():
             try:
-                await self._renew(services, app)
-            except NornError:
-                self._known.pop(app, None)  # whoever asks is told why
+                await self._renew(services, app.name)
+            except NornError as error:  # whoever asks is told why
+                log.debug("readiness_failed", app=app.name, error=error.message)
             except Exception:  # one app's defect is no reason to leave the others alone
-                self._known.pop(app, None)
-                log.exception("readiness_failed", app=app)
+                log.exception("readiness_failed", app=app.name)
 
     async def _renew(self, services: Services, app: str) -> None:
         live = await live_version(services, app)
@@ -87,13 +88,12 @@ class KeptReadiness:
         choice = await find_target(services, app, live)
         if isinstance(choice, NoTarget):
             return
-        known = self._known.get(app)
-        if known is not None and time.monotonic() - known.at < _RENEW_S:
-            key, _ = await _key(services, Question(app, choice.deployment, live))
-            if known.key == key:
-                return
-        self._known.pop(app, None)
-        await self.findings(services, Question(app, choice.deployment, live))
+        question = Question(app, choice.deployment, live)
+        key, _ = await _key(services, question)
+        known = self._known.get(key)
+        if known is None or known.age_s > _RENEW_S:
+            self._known.pop(key, None)
+            await self.findings(services, question)
 
 
 async def findings_of(services: Services, question: Question) -> tuple[Finding, ...]:

@@ -17,6 +17,7 @@ Object = dict[str, Any]
 _KINDS = ("containers", "initContainers")
 _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 _PROBE_TARGETS = ("httpGet", "tcpSocket", "exec", "grpc")
+_IN_PARTS = (*_KINDS, "volumes")
 _ELSEWHERE = ("env", "envFrom", "image", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy")
 
 
@@ -66,6 +67,8 @@ async def texts_of(cluster: Cluster, workload: Workload) -> dict[str, str]:
                 source = entry.get("valueFrom") or {}
                 maps |= {source["configMapKeyRef"]["name"]} if "configMapKeyRef" in source else set()
                 secrets |= {source["secretKeyRef"]["name"]} if "secretKeyRef" in source else set()
+            if container.get("envFrom"):
+                found[f"variables of {container['name']}"] = json.dumps(container["envFrom"], sort_keys=True)
             for entry in container.get("envFrom") or ():
                 maps |= {entry["configMapRef"]["name"]} if "configMapRef" in entry else set()
                 secrets |= {entry["secretRef"]["name"]} if "secretRef" in entry else set()
@@ -74,6 +77,7 @@ async def texts_of(cluster: Cluster, workload: Workload) -> dict[str, str]:
     for volume in pod.get("volumes") or ():
         maps |= {volume["configMap"]["name"]} if "configMap" in volume else set()
         secrets |= {volume["secret"]["secretName"]} if "secret" in volume else set()
+    found["pod"] = json.dumps({key: value for key, value in pod.items() if key not in _IN_PARTS}, sort_keys=True)
     found["volumes"] = json.dumps(pod.get("volumes") or [], sort_keys=True)
     read = _read(cluster, sorted(maps), sorted(secrets - {own_secret(workload.name)}))
     return found | {name: value async for name, value in read}
@@ -86,7 +90,8 @@ async def _read(cluster: Cluster, maps: list[str], secrets: list[str]) -> AsyncI
                 obj = await cluster.get(kind, name)
             except ClusterRefused:
                 continue  # reading it is optional (deploy/kubernetes/rbac.yaml)
-            for key, value in ((obj or {}).get("data") or {}).items():
+            data = {**((obj or {}).get("data") or {}), **((obj or {}).get("binaryData") or {})}
+            for key, value in data.items():
                 yield f"{label} {name}/{key}", _decoded(value) if kind is Secret else value
 
 
