@@ -42,8 +42,8 @@ unit: .venv/dev ## the tests that need no server
 integration: .venv/dev ## the tests with real PostgreSQL and real processes
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/integration $(ARGS)
 
-faults: .venv/dev ## kill the server at each step, at more moments than `make test` does
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/faults $(ARGS)
+faults: .venv/dev ## kill the server at each step, at more moments than `make test` does; more of the verdict's oracle
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/faults tests/cluster/test_faults.py tests/integration/test_verdict_oracle.py $(ARGS)
 
 bench: .venv/dev ## measure; the numbers go into benchmarks/README.md
 	@for each in $$(grep -l '^def main' benchmarks/*.py); do $(BIN)/python -m "benchmarks.$$(basename $$each .py)" $(ARGS) || exit 1; done

@@ -96,7 +96,7 @@ def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
             server.step_begun(started.body["id"], "switch")
     answering(space)
     if started.status == 202:
-        operation = server.ended(started.body["id"])
+        operation = server.ended(started.body["id"], timeout_s=150)
         assert operation["status"] == "succeeded", operation["error"]
         assert app.answers() == {"one"}
 
@@ -143,7 +143,14 @@ def test_a_registry_that_is_down_is_a_caution_and_no_reason_to_stay(server: Norn
     assert app.answers() == {"one"}
 
 
-@pytest.mark.parametrize("point", ["rollback.switch.begun", "rollback.switch.ran", "rollback.rollout.begun"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "rollback.switch.ran",
+        pytest.param("rollback.switch.begun", marks=pytest.mark.long),
+        pytest.param("rollback.rollout.begun", marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_server_is_followed_by_one_that_ends_the_rollback(space: Namespace, point: str) -> None:
     with served(**space.settings()) as server:
         app = ClusterApp(server, space, f"killed-{point.replace('.', '-')}")

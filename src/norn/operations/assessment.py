@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 BUDGET_S = 2.0
 """A rollback waits no longer: what is not known by then is a caution."""
-_HISTORY = 1_000
+_HISTORY = 300
 _ROWS_S = 0.5
 _SPEC_FIELDS = ("role", "replicas", "port", "healthcheck", "hosts", "secrets", "postgres")
 

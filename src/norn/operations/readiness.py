@@ -46,6 +46,8 @@ class KeptReadiness:
 
     def __init__(self) -> None:
         self._known: dict[_Key, _Known] = {}
+        self._renewed: dict[str, tuple[str, str, float]] = {}
+        """When each app was looked at last, and what was true of it then."""
         self._looking: dict[_Key, asyncio.Future[tuple[Finding, ...]]] = {}
 
     async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
@@ -73,26 +75,28 @@ class KeptReadiness:
         """Find out anew what is old, app by app; what does not answer is for the next time."""
         for key in [key for key, known in self._known.items() if known.age_s > FRESH_S]:
             del self._known[key]
+        newest, _ = await services.store.newest_change()
         for app in await services.source.apps():
             try:
-                await self._renew(services, app.name)
+                await self._renew(services, app.name, newest)
             except NornError as error:  # whoever asks is told why
                 log.debug("readiness_failed", app=app.name, error=error.message)
             except Exception:  # one app's defect is no reason to leave the others alone
                 log.exception("readiness_failed", app=app.name)
 
-    async def _renew(self, services: Services, app: str) -> None:
+    async def _renew(self, services: Services, app: str, newest: str) -> None:
+        runs = await services.runtime.live(app)
+        if runs is None:
+            return
+        now, last = time.monotonic(), self._renewed.get(app)
+        if last is not None and last[:2] == (newest, runs.digest) and now - last[2] < _RENEW_S:
+            return  # nothing has changed that Norn knows of: no need to look at history and registry again
+        self._renewed[app] = (newest, runs.digest, now)
         live = await live_version(services, app)
-        if live is None:
-            return
         choice = await find_target(services, app, live)
-        if isinstance(choice, NoTarget):
-            return
-        question = Question(app, choice.deployment, live)
-        key, _ = await _key(services, question)
-        known = self._known.get(key)
-        if known is None or known.age_s > _RENEW_S:
-            self._known.pop(key, None)
+        if not isinstance(choice, NoTarget):
+            question = Question(app, choice.deployment, live)
+            self._known.pop((await _key(services, question))[0], None)
             await self.findings(services, question)
 
 

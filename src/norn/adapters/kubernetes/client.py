@@ -24,7 +24,7 @@ from norn.errors import ClusterRefused, RuntimeUnavailable, SettingInvalid
 
 MANAGER = "norn"
 """The field manager of everything that Norn writes."""
-PATIENCE_S = 45.0
+PATIENCE_S = 90.0
 """How long a change is tried again while the API server does not answer: the time that one takes to restart."""
 _REQUEST_S = 5.0
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=90)
