@@ -11,6 +11,7 @@ from norn.domain.verdict import Finding, Level, Way
 Texts = Mapping[str, str]
 """By what it is (`env LOG_LEVEL`), its value: in memory only, never stored."""
 Digests = Mapping[str, str]
+"""By what it is, the keyed hash of its value, which tells only what is equal."""
 Shape = Mapping[str, str]
 """By what it is (`port of web`), how it is declared: what of a template has to fit an image."""
 

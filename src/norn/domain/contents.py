@@ -76,7 +76,7 @@ def rewritten(
         known = bool(was.columns and now.columns)
         if rows <= 0 and table not in moved and (now.rows > was.rows or not known):
             continue
-        if not was.columns or not now.columns:
+        if not known:
             found.append(Rewritten(table, max(rows, 1), None))
             continue
         other = tuple(

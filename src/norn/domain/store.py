@@ -14,11 +14,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
 
+from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.retention import BuiltImages
 from norn.domain.snapshots import Snapshot
-from norn.domain.surroundings import DatabaseState, Digests, Noted, Surroundings
+from norn.domain.surroundings import DatabaseState, Noted, Surroundings
 
 
 class Now(Enum):

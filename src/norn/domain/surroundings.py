@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from norn.domain.configuration import Digests
 from norn.domain.contents import Rewritten, TableContents
 from norn.domain.deployments import Deployment, Kind
 from norn.domain.ledgers import Ledger
 from norn.domain.schema import Schema, StepLoss
 from norn.domain.snapshots import Anchor
-
-Digests = Mapping[str, str]
-"""By what it is (`env LOG_LEVEL`, `secret SMTP_KEY`), the keyed hash of its value, which tells only what is equal."""
 
 
 @dataclass(frozen=True, slots=True)

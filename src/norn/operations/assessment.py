@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from norn.domain.configuration import IN_TEMPLATE, configuration_finding, digests, template_finding
+from norn.domain.configuration import IN_TEMPLATE, Digests, configuration_finding, digests, template_finding
 from norn.domain.contents import Usual, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
 from norn.domain.deployments import Deployment, rfc3339
@@ -31,7 +31,6 @@ from norn.domain.snapshot_names import parse_snapshot_name
 from norn.domain.surroundings import (
     AFTER,
     DatabaseState,
-    Digests,
     Noted,
     Restored,
     Surroundings,

@@ -218,12 +218,12 @@ class DeploySteps:
         database = await self._database(spec)
         if database is None or spec.migrations is None:
             run.output.line("no migrations in the infraspec: no snapshot is needed")
-        elif not run.operation.params["snapshot"]:
-            await self._make_sure_it_is_the_apps(run, spec, database)
-            run.output.line(f"left out as asked for: {run.operation.reason}")
         else:
             await self._make_sure_it_is_the_apps(run, spec, database)
-            await self._take_snapshot(run, database)
+            if run.operation.params["snapshot"]:
+                await self._take_snapshot(run, database)
+            else:
+                run.output.line(f"left out as asked for: {run.operation.reason}")
         await note_surroundings(run, self._services, BEFORE, spec, database)
 
     async def _take_snapshot(self, run: Run, database: AppDatabase) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from norn.domain.configuration import Digests
 from norn.domain.contents import rewritten
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import AppDatabase
 from norn.domain.schema import step_losses
-from norn.domain.surroundings import AFTER, BEFORE, DatabaseState, Digests, Noted
+from norn.domain.surroundings import AFTER, BEFORE, DatabaseState, Noted
 from norn.domain.targets import LiveVersion, Question
 from norn.domain.verdict import Level, verdict_of
 from norn.errors import DatabaseUnavailable, LeaseLost, NornError

@@ -53,6 +53,7 @@ def machine() -> str:
 class PostgresStore:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._key: bytes | None = None
 
     async def _all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
         async with self._connections.connection() as connection:
@@ -237,9 +238,11 @@ class PostgresStore:
         return f"{row['newest']} ({row['under_way']})", row["under_way"] != ""
 
     async def installation_key(self) -> bytes:
-        row = await self._one(queries.INSTALLATION_KEY, new=secrets.token_bytes(32))
-        assert row is not None
-        return bytes(row["key"])
+        if self._key is None:  # it never changes, and asking for it is a write
+            row = await self._one(queries.INSTALLATION_KEY, new=secrets.token_bytes(32))
+            assert row is not None
+            self._key = bytes(row["key"])
+        return self._key
 
     async def surroundings_noted(self, app: str) -> Sequence[Noted]:
         return [to_noted(row) for row in await self._all(queries.SURROUNDINGS_NOTED, app=app)]

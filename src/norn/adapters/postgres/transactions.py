@@ -11,11 +11,12 @@ from psycopg.types.json import Jsonb
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connection
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
+from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.snapshots import Snapshot
 from norn.domain.store import NOW, Begun, Claim
-from norn.domain.surroundings import DatabaseState, Digests, Noted
+from norn.domain.surroundings import DatabaseState, Noted
 from norn.errors import NotPossible
 
 _JSON_COLUMNS = {"template", "target", "verdict", "error", "workload"}

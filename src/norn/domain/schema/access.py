@@ -60,8 +60,7 @@ def compare_privileges(
         now: and what it is.
         behind: the tables that are behind views of the app's own now, by the names of these.
     """
-    access = now
-    if access.unrestricted:
+    if now.unrestricted:
         return
     old_ones = {_PUBLIC: _DEFAULT, **{what: entry.definition for what, entry in before.privileges.items()}}
     new_ones = {_PUBLIC: _DEFAULT, **{what: entry.definition for what, entry in after.privileges.items()}}
@@ -81,8 +80,8 @@ def compare_privileges(
             "privilege_revoked",
             effect,
             f"privileges {what}",
-            f"{access.role} has lost {words} on {what}: what needs it fails.",
+            f"{now.role} has lost {words} on {what}: what needs it fails.",
             what if what in before.relations else "",
-            remedy=f"GRANT {words} ON {kind.upper()} {rest} TO {access.role}",
+            remedy=f"GRANT {words} ON {kind.upper()} {rest} TO {now.role}",
             facts={"privileges": sorted(lost)},
         )
