@@ -20,7 +20,7 @@ import structlog
 
 from norn.domain.operations import Operation, OperationStatus, StepStatus
 from norn.domain.store import Claim, Fenced, Store
-from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed
+from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed, Unavailable
 from norn.operations.output import CHUNK_CHARS, StepOutput
 from norn.operations.procedures import Action, Outcome, Procedure, Procedures, Run, Step
 
@@ -348,9 +348,12 @@ class Engine:
     async def _undo_step(
         self, run: Run, procedure: Procedure, ordinal: int, step: Step, undo: Action
     ) -> NornError | None:
-        """Undo a step; why it could not be undone. Where the whole has to be, that is tried for ten minutes."""
+        """Undo a step; why it could not be undone.
+
+        Where the whole has to be, or what it needs is away, that is tried for ten minutes.
+        """
         loop = asyncio.get_running_loop()
-        deadline, delay = loop.time() + (UNDO_PATIENCE_S if procedure.whole else 0.0), 0.5
+        deadline, delay = loop.time() + UNDO_PATIENCE_S, 0.5
         while True:
             try:
                 await undo(run)
@@ -360,7 +363,8 @@ class Engine:
             except Exception as caught:
                 error = _as_ours(caught, run.id)
                 delay = min(delay * 2, UNDO_PAUSE_S)
-                if loop.time() + delay > deadline:
+                again = procedure.whole or isinstance(error, Unavailable)
+                if not again or loop.time() + delay > deadline:
                     return error
                 log.warning("undo_failed", operation=run.id, step=step.name, error=error.message)
                 said = f"[could not be undone yet: {error.message} Trying again]\n"

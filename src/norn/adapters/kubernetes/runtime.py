@@ -90,6 +90,10 @@ class KubernetesRuntime:
         obj = await self._mirror.deployment(app)
         return Workload(obj) if obj is not None else None
 
+    async def _waited_for(self, app: str) -> Workload | None:
+        """As a change sees it: an API server that is away is waited for."""
+        return await self._cluster.patiently(lambda: self._workload(app))
+
     async def _pods(self, workload: Workload) -> Sequence[Object]:
         """The pods of the present pod template. Asks the API server where the copy may be out of date."""
         app = workload.name
@@ -186,7 +190,7 @@ class KubernetesRuntime:
 
     async def apply(self, release: Release) -> None:
         """What the infraspec declares; of an adopted Deployment the image alone. Raises ForeignFields, Paused, …"""
-        workload = await self._workload(release.app)
+        workload = await self._waited_for(release.app)
         await self._remember_mark(release.app)
         if workload is not None and release.workload:
             template, images = release.workload.get("podTemplate"), release.workload.get("containers")
@@ -255,7 +259,7 @@ class KubernetesRuntime:
         await self._changes.restart(app, operation_id)
 
     async def _remember_mark(self, app: str) -> None:
-        workload = await self._workload(app)
+        workload = await self._waited_for(app)
         if workload is not None:
             self._marks[app] = Mark.of(workload)
 
@@ -281,7 +285,7 @@ class KubernetesRuntime:
 
     async def available(self, app: str, deployment_id: str) -> int:
         """Replicas of the new ReplicaSet that are available."""
-        obj = await self._mirror.refresh(app)
+        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
         if obj is None or (workload := Workload(obj)).annotations.get(DEPLOYMENT) != deployment_id:
             return 0
         replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(app).values())
@@ -292,7 +296,7 @@ class KubernetesRuntime:
 
         A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is.
         """
-        obj = await self._mirror.refresh(app)
+        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
         if obj is None:
             return
         workload = Workload(obj)
@@ -351,7 +355,7 @@ class KubernetesRuntime:
         self, release: Release, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
     ) -> None:
         """As a Job; one that an interrupted server began is followed to its end. Raises ProgramFailed."""
-        workload = await self._workload(release.app)
+        workload = await self._waited_for(release.app)
         pod = workload.pod_template["spec"] if workload is not None else None
         container = None
         if workload is not None and workload.adopted and pod is not None:
