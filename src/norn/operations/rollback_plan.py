@@ -125,6 +125,18 @@ class Reply:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The world as a plan sees it."""
+
+    live: LiveVersion | None
+    now: datetime
+    doubts: Sequence[Finding]
+    """What the runtime says of it."""
+    named: tuple[Deployment, tuple[Finding, ...]] | None
+    """The version that was asked for by name, and what is doubtful about it."""
+
+
 # ---- taking the request ------------------------------------------------------------------------------------------
 
 
@@ -151,12 +163,13 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
 
 async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
     """Plan, then take the request if the world is still as the plan found it; None where it is not."""
-    active, recorded, live, now, found = await asyncio.gather(
+    active, recorded, live, now, doubts, named = await asyncio.gather(
         services.store.active_operations(app),
         services.store.live_deployment(app),
         live_version(services, app),
         services.store.now(),
         services.runtime.findings(app),
+        _named(services, app, request),
     )
     admission = admit(OperationKind.ROLLBACK, active, explicit=not request.joins(active))
     if isinstance(admission, Answer):
@@ -168,7 +181,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         return Reply(joined, unchanged=True)
     assert isinstance(admission, Accept)
     _refuse_stale(request, live)
-    plan = await _plan(services, app, request, live, admission.stop, found, now)
+    plan = await _plan(services, app, request, _Seen(live, now, doubts, named), admission.stop)
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
@@ -220,18 +233,19 @@ def _refuse_stale(request: RollbackRequest, live: LiveVersion | None) -> None:
         raise _stale(request, live)
 
 
+async def _named(
+    services: Services, app: str, request: RollbackRequest
+) -> tuple[Deployment, tuple[Finding, ...]] | None:
+    return await find_version(services, app, request.version) if request.version is not None else None
+
+
 async def _plan(
-    services: Services,
-    app: str,
-    request: RollbackRequest,
-    live: LiveVersion | None,
-    stop: Sequence[Operation],
-    found: Sequence[Finding],
-    now: datetime,
+    services: Services, app: str, request: RollbackRequest, seen: _Seen, stop: Sequence[Operation]
 ) -> Plan:
-    if request.version is not None:
-        chosen, doubts = await find_version(services, app, request.version)
-        target = targets.named_target(chosen, request.version, live, now)
+    live, now, found = seen.live, seen.now, seen.doubts
+    if seen.named is not None:
+        chosen, doubts = seen.named
+        target = targets.named_target(chosen, request.version or "", live, now)
         return Plan(target, live, verdict_of((*target.findings, *doubts, *found)), tuple(stop), at=now)
     if request.restore_snapshot and not request.further:
         alone = await back_without_data(services, live, stop)
@@ -241,10 +255,10 @@ async def _plan(
     if unfinished is not None and unfinished.kind is OperationKind.DEPLOY:
         target = await _ensured(services, app, unfinished, live, now)
         return Plan(target, live, verdict_of(found), tuple(stop), ensure=True)
-    seen = live
+    before = live
     if unfinished is not None and unfinished.kind is OperationKind.ROLLBACK:
-        seen = await _as_if_rolled_back(services, unfinished)  # further than where that one goes
-    choice = await find_target(services, app, seen, now)
+        before = await _as_if_rolled_back(services, unfinished)  # further than where that one goes
+    choice = await find_target(services, app, before, now)
     if isinstance(choice, NoTarget):
         raise nothing_to_roll_back_to(app, choice)
     return Plan(choice, live, verdict_of((*choice.findings, *found)), tuple(stop), at=now)

@@ -240,7 +240,7 @@ ORDER BY seq DESC LIMIT 100
 
 NEWEST_CHANGE: LiteralString = """
 SELECT coalesce((SELECT string_agg(id, ' ' ORDER BY id) FROM operations
-                  WHERE status IN ('queued', 'running')
+                  WHERE status IN ('queued', 'running') AND NOT committed
                     AND (kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData')), '') AS under_way,
        coalesce((SELECT id FROM operations
                   WHERE kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData'
