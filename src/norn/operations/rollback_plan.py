@@ -239,9 +239,7 @@ async def _named(
     return await find_version(services, app, request.version) if request.version is not None else None
 
 
-async def _plan(
-    services: Services, app: str, request: RollbackRequest, seen: _Seen, stop: Sequence[Operation]
-) -> Plan:
+async def _plan(services: Services, app: str, request: RollbackRequest, seen: _Seen, stop: Sequence[Operation]) -> Plan:
     live, now, found = seen.live, seen.now, seen.doubts
     if seen.named is not None:
         chosen, doubts = seen.named
