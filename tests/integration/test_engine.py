@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from tests.fixtures.postgres import PostgresServer, serving
 
-import norn.operations.engine as engine_module
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import ensure_database, migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.store import Claim
 from norn.errors import Busy, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
+from norn.operations import execution
 from norn.operations.cancel import request_cancel
 from norn.operations.engine import Engine
 from norn.operations.procedures import Procedure, Run, Step
@@ -266,7 +266,7 @@ async def test_an_undo_that_fails_stops_no_other_and_is_told_beside_the_error(st
 async def test_an_undo_that_has_to_be_whole_is_tried_again_before_those_before_it(
     store: PostgresStore, app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "UNDO_PAUSE_S", 0.01)
+    monkeypatch.setattr(execution, "UNDO_PAUSE_S", 0.01)
     recorder, tries = Recorder(), [0]
 
     async def at_last(_run: Run) -> None:
@@ -285,7 +285,7 @@ async def test_an_undo_that_has_to_be_whole_is_tried_again_before_those_before_i
 async def test_an_undo_that_has_to_be_whole_leaves_the_rest_where_it_cannot_be(
     store: PostgresStore, app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "UNDO_PATIENCE_S", 0.0)
+    monkeypatch.setattr(execution, "UNDO_PATIENCE_S", 0.0)
     recorder = Recorder()
 
     async def cannot(_run: Run) -> None:
@@ -404,7 +404,7 @@ async def test_a_failure_noted_before_a_crash_is_undone_never_run_again(store: P
 async def test_one_that_takes_down_every_server_is_given_up(
     store: PostgresStore, app: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("norn.operations.engine.MAX_CLAIMS", 2)
+    monkeypatch.setattr("norn.operations.execution.MAX_CLAIMS", 2)
     recorder = Recorder()
     id_ = await take(store, app)
     for server in ("a", "b"):

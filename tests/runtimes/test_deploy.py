@@ -28,7 +28,7 @@ def test_what_is_deployed_is_the_commit_not_the_directory(world: World) -> None:
     assert app.get() == "committed"
 
 
-def test_a_version_that_falls_ill_while_it_bakes_is_put_back(world: World) -> None:
+def test_a_version_that_falls_ill_while_it_bakes_is_rolled_back_by_itself(world: World) -> None:
     app = world.app("later")
     app.deploy("one")
     app.spec(bake="60s")
@@ -40,10 +40,15 @@ def test_a_version_that_falls_ill_while_it_bakes_is_put_back(world: World) -> No
     until(lambda: world.server.operation(deploy["id"])["steps"][-1]["step"] == "bake", "the bake")
     until(lambda: "failed in a row" in world.server.operation(deploy["id"])["steps"][-1]["output"], "three failures")
     app.get_well()
-    assert world.server.ended(deploy["id"])["status"] == "failed"
+    failed = world.server.ended(deploy["id"])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "bake_failed")
+    back = failed["error"]["automatic"]["deploymentId"]
+    world.server.rolled_out(back)
     assert app.get() == "one"
-    history = world.server.history("later")
-    assert (history[0]["status"], history[1]["liveUntil"]) == ("failed", None)
+    rollback, bad, good = world.server.history("later")
+    assert (rollback["id"], rollback["kind"], rollback["imageTag"]) == (back, "rollback", good["imageTag"])
+    assert (rollback["requestedBy"], bad["status"]) == ("norn", "rolled_back")
+    assert world.server.norn("deploy", "later").exit_status == 4
 
 
 def test_a_second_deploy_while_one_is_at_work_is_busy(world: World) -> None:

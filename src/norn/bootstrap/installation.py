@@ -21,6 +21,7 @@ from norn.adapters.local.runtime import LocalRuntime
 from norn.adapters.postgres.databases import PostgresDatabases
 from norn.adapters.postgres.embedded import EmbeddedPostgres
 from norn.adapters.postgres.schema import ensure_database
+from norn.adapters.postgres.store import machine
 from norn.adapters.secrets import SecretFiles
 from norn.adapters.source.directory import AppsDirectory
 from norn.config import Settings
@@ -62,6 +63,8 @@ class Installation:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.place = None if settings.runtime == "kubernetes" else f"{machine()}:{settings.home.resolve()}"
+        """Where alone operations that are asked for here can be worked on: processes and images of a machine."""
         home = settings.home
         account = for_database()
         self.own_postgres = EmbeddedPostgres(home / "postgres" / "norn", account=account)

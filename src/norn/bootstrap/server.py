@@ -39,6 +39,7 @@ from norn.operations.deploy import deploy_procedure
 from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
+from norn.operations.health import EVERY_S, check_all
 from norn.operations.procedures import Procedures
 from norn.operations.prune import prune_all, prune_procedure
 from norn.operations.readiness import KeptReadiness
@@ -86,7 +87,7 @@ class Server:
         revision = await asyncio.to_thread(migrate, url)
         self._connections = Connections(url)
         await self._connections.open()
-        self._store = PostgresStore(self._connections)
+        self._store = PostgresStore(self._connections, parts.place)
         snapshots = DumpSnapshots(self._settings.snapshots_dir)
         self.services = Services(
             store=self._store,
@@ -115,8 +116,8 @@ class Server:
         if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
             self.services = dataclasses.replace(self.services, worker=self.engine)
         self._tasks = [
-            asyncio.create_task(self._listen()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
+            asyncio.create_task(self._repeat("health", EVERY_S, lambda: check_all(self.services), EVERY_S)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
             asyncio.create_task(
@@ -135,6 +136,7 @@ class Server:
             taking_in = self._repeat("direct", _RECONCILE_S, lambda: take_in_all(self.services))
             self._tasks.append(asyncio.create_task(taking_in))
         await self.engine.start()
+        self._tasks.append(asyncio.create_task(self._listen()))  # once the server is known: its lock is on its row
         log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
 
     async def stop(self) -> None:
@@ -152,7 +154,7 @@ class Server:
 
     async def _listen(self) -> None:
         """Pass on what servers say when they commit."""
-        async for payload in self._store.notifications():
+        async for payload in self._store.notifications(self.engine.server_id):
             kind, _, operation_id = payload.partition(":")
             if kind == "operations":
                 self.engine.wake()

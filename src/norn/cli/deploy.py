@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from norn.cli.context import Context
 from norn.cli.deployments import announce, outcome
@@ -37,7 +39,16 @@ def run(context: Context) -> int:
     if not args.no_wait:
         follow(context, deployment["id"], lambda _: False, args.timeout)
         deployment = context.client.get(f"/api/deployments/{deployment['id']}")
+        _see_it_rolled_back(context, deployment)
     return outcome(context, deployment)
+
+
+def _see_it_rolled_back(context: Context, deployment: Mapping[str, Any]) -> None:
+    """Where the server goes back by itself: until what it goes back to is live."""
+    automatic = (deployment.get("error") or {}).get("automatic") or {}
+    if automatic.get("deploymentId"):
+        context.printer.progress(f"{deployment['error']['message']} Going back to {automatic['imageTag']}", "yellow")
+        follow(context, automatic["deploymentId"], lambda operation: operation["committed"], context.args.timeout)
 
 
 def add_adopt(parser: argparse.ArgumentParser) -> None:

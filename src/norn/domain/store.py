@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.ports.runtimes import Health
 from norn.domain.retention import BuiltImages
 from norn.domain.snapshots import Snapshot
 from norn.domain.surroundings import DatabaseState, Noted, Surroundings
@@ -89,6 +90,35 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How an app did at some moment."""
+
+    at: datetime
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSeen:
+    """A server on this database, and for how many seconds nothing was heard of it."""
+
+    id: str
+    host: str
+    started_at: datetime
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaleLease:
+    """An operation that nobody works on, though its server's time with it is over."""
+
+    operation_id: str
+    app: str
+    kind: str
+    owner: str | None
+    overdue_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """A restored database that has taken the live one's place."""
 
@@ -116,6 +146,8 @@ class Beat:
 
     held: frozenset[str]
     cancelled: frozenset[str]
+    others: int = 0
+    """Servers besides this one that were heard of in the last minute."""
 
 
 class Fenced(Protocol):
@@ -147,12 +179,18 @@ class Fenced(Protocol):
         """Set columns of the operation's own deployment; a time may be NOW."""
         ...
 
-    async def make_live(self) -> None:
-        """The operation's own deployment is what is live from now on; what was before it is not any more."""
+    async def follow_with(
+        self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
+    ) -> bool:
+        """With the end of this operation another one of its app is accepted; False where somebody asked for another."""
         ...
 
-    async def make_live_again(self, deployment_id: str) -> None:
-        """The operation's own deployment was put back: an earlier one is live again."""
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
+        """The deployment of the operation that follows."""
+        ...
+
+    async def make_live(self) -> None:
+        """The operation's own deployment is what is live from now on; what was before it is not any more."""
         ...
 
     async def mark_rolled_back(self, deployment_id: str, why: str) -> None:
@@ -263,9 +301,26 @@ class Store(Protocol):
         """Give a claim back: the next server may go on at once."""
         ...
 
-    def notifications(self) -> AsyncIterator[str]:
+    async def servers(self) -> Sequence[ServerSeen]:
+        """All that have registered and not left, dead ones for a day."""
+        ...
+
+    async def stale_leases(self) -> Sequence[StaleLease]: ...
+
+    def notifications(self, server_id: str | None = None) -> AsyncIterator[str]:
         """What servers say as they commit: `operations` (there may be one to claim), `cancel:<id>`, `passed:<id>` (it
         was accepted, committed or has ended) and `events`. Ends never, comes back after lost connections."""
+        ...
+
+    # ---- health ----
+    async def note_health(self, app: str, health: Health) -> None: ...
+
+    async def health_asked(self, within_s: float) -> frozenset[str]:
+        """The apps that somebody has asked in the last so many seconds."""
+        ...
+
+    async def health_checks(self, app: str, within_s: float, limit: int) -> Sequence[HealthCheck]:
+        """The newest first; they are kept for a day."""
         ...
 
     # ---- operations and history ----

@@ -7,6 +7,7 @@ from norn.domain.operations import OperationKind, Refuse, admit
 from norn.domain.store import NOW, Accepting, Fenced
 from norn.errors import NotPossible
 from norn.operations import rollouts
+from norn.operations.bake import bake
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 
@@ -73,13 +74,13 @@ def adopt_procedure(services: Services) -> Procedure:
             await transaction.mark(accepted=True, committed=True)
         run.output.line(f"{image.tag} ({image.digest}) is the first version in the history")
 
-    async def bake(run: Run) -> None:
+    async def prove(run: Run) -> None:
         """Known-good is earned: by its health through the bake time."""
         if not run.operation.params["bake"]:
             run.output.line("left out: a deploy waits")
             return
         spec = await services.source.infraspec(await services.source.app(run.app))
-        await rollouts.bake(run, services, spec.rollback.bake_s)
+        await bake(run, services, spec.rollback.bake_s)
         run.state["proven"] = True
 
-    return Procedure((Step("adopt", adopt, begins=begin), Step("bake", bake)), ends=rollouts.end_deployment)
+    return Procedure((Step("adopt", adopt, begins=begin), Step("bake", prove)), ends=rollouts.end_deployment)

@@ -31,6 +31,7 @@ from norn.errors import (
 )
 from norn.operations import rollouts
 from norn.operations.adopt import add_adoption
+from norn.operations.bake import bake, end_deploy, fail_bake, note_health_before
 from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.prune import apply_retention
@@ -133,7 +134,7 @@ def deploy_procedure(services: Services) -> Procedure:
             Step("bake", steps.bake),
             Step("cleanup", steps.finish),
         ),
-        ends=rollouts.end_deployment,
+        ends=end_deploy,
     )
 
 
@@ -303,6 +304,7 @@ class DeploySteps:
         if "previous" not in run.state:  # the first note counts: later on, what is live may be our own already
             live = await live_version(self._services, run.app)
             await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
+            await note_health_before(run, self._services)
         force = bool(run.operation.params["force"])
         await self._services.runtime.apply(Release(run.app, run.id, image, template, force=force))
         async with run.transaction() as transaction:
@@ -321,26 +323,19 @@ class DeploySteps:
         await rollouts.put_back(run, self._services)
 
     async def bake(self, run: Run) -> None:
-        """Watch its health; where it fails, put back what was live (unless `rollback.auto` is off)."""
+        """Watch its health; where it fails, decide whether it is rolled back by itself."""
         spec = await self._spec(run)
         await rollouts.note_way_back(run, self._services)
         if (failure := run.state.get("bakeFailed")) is None:
             try:
-                await rollouts.bake(run, self._services, spec.rollback.bake_s)
+                await bake(run, self._services, spec.rollback.bake_s)
                 run.state["proven"] = True
                 return
             except BakeFailed as failed:
                 failure = failed.message
                 await run.checkpoint(bakeFailed=failure)
         run.output.line(failure)
-        previous = run.state["previous"]
-        if not spec.rollback.auto or previous is None:
-            raise BakeFailed(failure, hint=f"It is still live: `norn rollback {run.app}` goes back.")
-        await rollouts.put_back(run, self._services)
-        if previous["deploymentId"] is not None:
-            async with run.transaction() as transaction:
-                await transaction.make_live_again(previous["deploymentId"])
-        raise BakeFailed(failure, hint=f"{previous['imageTag']} is live again.", putBack=previous["imageTag"])
+        raise await fail_bake(run, self._services, failure, enabled=spec.rollback.auto)
 
     async def finish(self, run: Run) -> None:
         """Tidy up, and let go of what retention does not keep any more; that it cannot is no failure of the deploy."""

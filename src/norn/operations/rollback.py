@@ -12,9 +12,11 @@ from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Level, verdict_of
 from norn.errors import RolloutFailed
 from norn.operations import rollouts
+from norn.operations.bake import bake
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.readiness import findings_of
-from norn.operations.rollback_plan import nothing_to_roll_back_to, prepared, prepared_text, refused
+from norn.operations.rollback_order import prepared, prepared_text
+from norn.operations.rollback_plan import nothing_to_roll_back_to, refused
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
 
@@ -200,7 +202,7 @@ class RollbackSteps:
         """Watch its health; what fails now stays, and is said: nothing goes to and fro by itself."""
         await rollouts.note_way_back(run, self._services)
         bake_s = await self._bake_s(run)
-        await rollouts.bake(run, self._services, bake_s)
+        await bake(run, self._services, bake_s)
         run.state["proven"] = True
 
     async def _bake_s(self, run: Run) -> float:

@@ -16,6 +16,7 @@ from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
 from norn.operations.readiness import findings_of
+from norn.operations.rollback_order import RollbackOrder, params_of, prepared, prepared_text
 from norn.operations.rollouts import refuse_halted, remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
@@ -324,34 +325,6 @@ async def _begun(services: Services, app: str, plan: Plan, template: Mapping[str
     return Begun(worker.server_id, worker.lease_s, prepared(target, template, live, previous), done, "switch")
 
 
-def prepared(
-    target: Deployment,
-    template: Mapping[str, Any] | None,
-    live: LiveVersion | None,
-    previous: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What the steps of a rollback have to know, so that they need to ask nobody; as JSON."""
-    known = live.deployment if live else None
-    return {
-        "previous": previous,
-        "ensured": live is not None and live.digest == target.digest,
-        "goesBack": targets.goes_back(target, live),
-        "replaces": known.id if known else None,
-        "change": {
-            "imageTag": target.image_tag,
-            "digest": target.digest,
-            "commitSha": target.commit_sha,
-            "workload": dict(target.workload) if target.workload else None,
-            "template": dict(template) if template else None,
-        },
-    }
-
-
-def prepared_text(target: Deployment, live: LiveVersion | None, why: str) -> str:
-    """What the first step of a rollback prints."""
-    return f"from {live.image_tag if live else 'nothing'} to {target.image_tag}\n{why}\n"
-
-
 async def _take(
     services: Services,
     app: str,
@@ -362,12 +335,17 @@ async def _take(
     recorded: Deployment | None,
 ) -> Reply | None:
     operation_id = new_id()
-    target, live = plan.target.deployment, plan.live
-    known = live.deployment if live else None
-    template = target.template if request.template or known is None else known.template
-    begun = await _begun(services, app, plan, template)
-    params = {"targetId": target.id, "ensure": plan.ensure, "explicit": request.explicit,
-              "template": request.template, "resume": request.resume, "force": request.force}  # fmt: skip
+    target = plan.target.deployment
+    order = RollbackOrder(plan.target, plan.live, plan.verdict, caller.name, request.reason, request.template)
+    begun = await _begun(services, app, plan, order.template)
+    params = params_of(
+        target,
+        ensure=plan.ensure,
+        explicit=request.explicit,
+        template=request.template,
+        resume=request.resume,
+        force=request.force,
+    )
     if plan.data is not None:
         params |= plan.data.params(confirm=request.confirm)
     claim = None
@@ -385,22 +363,9 @@ async def _take(
             await transaction.add_operation(*what)
         deployment = await transaction.add_deployment(
             operation_id,
-            kind="rollback",
             status=Status.DEPLOYING.value if begun is not None else Status.QUEUED.value,
             started_at=plan.at if begun is not None else None,
-            image_tag=target.image_tag,
-            digest=target.digest,
-            commit_sha=target.commit_sha,
-            commit_subject=target.commit_subject,
-            origin_seq=target.origin_seq,
-            from_deployment_id=known.id if known else None,
-            from_image_tag=live.image_tag if live else None,
-            target_deployment_id=target.id,
-            template=template,
-            target=plan.target_json(),
-            verdict=plan.verdict.to_json(),
-            requested_by=caller.name,
-            reason=request.reason,
+            **order.columns(plan.target_json()),
         )
         for operation in plan.stop:
             why = f"{caller.name} rolls back to {target.image_tag}"

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any
 
-from norn.domain.deployments import Status, rfc3339
-from norn.domain.durations import format_duration
+from norn.domain.deployments import Status
 from norn.domain.images import Image
 from norn.domain.operations import OperationStatus
 from norn.domain.ports import Release, Switch, Template
 from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion, Target
-from norn.errors import BakeFailed, NornError, NotPossible, RolloutFailed
+from norn.errors import NornError, NotPossible, RolloutFailed
 from norn.operations.procedures import Outcome, Run
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
 
-HEALTH_INTERVAL_S = 1.0
-FAILURES_IN_A_ROW = 3
-RESTARTS_ALLOWED = 2
-_LOOK_EVERY_S = 10
 NO_TEMPLATE = Template("worker", 1, None, None, {}, (), 300.0)
 """Of a version that Norn has not deployed: how it is run stands in its workload."""
 
@@ -118,39 +111,6 @@ async def note_way_back(run: Run, services: Services) -> None:
         await services.runtime.note_way_back(run.app, way_back)
     except NornError as error:
         run.output.line(f"[the way back could not be noted in the cluster: {error.message}]")
-
-
-async def bake(run: Run, services: Services, bake_s: float) -> None:
-    """Watch the health of what has just rolled out through its bake time.
-
-    Raises BakeFailed after three failing checks in a row, or two restarts. The time goes on through a restart of the
-    server: what counts is when the bake began.
-    """
-    now = await services.store.now()
-    if "bakeBegan" not in run.state:
-        await run.checkpoint(bakeBegan=rfc3339(now))
-    until = datetime.fromisoformat(run.state["bakeBegan"]) + timedelta(seconds=bake_s)
-    run.output.line(f"watching its health for {format_duration(bake_s)}")
-    loop = asyncio.get_running_loop()
-    end, shown = loop.time() + (until - now).total_seconds(), loop.time()
-    in_a_row = 0
-    while True:
-        health = await services.runtime.health(run.app)
-        if health is not None and health.restarts >= RESTARTS_ALLOWED:
-            raise BakeFailed(f"It was restarted {health.restarts} times: {health.message or 'it ended by itself'}.")
-        in_a_row = 0 if health is not None and health.healthy else in_a_row + 1
-        if in_a_row >= FAILURES_IN_A_ROW:
-            why = health.message if health is not None else "nothing runs"
-            raise BakeFailed(f"{in_a_row} health checks failed in a row: {why}.")
-        left = end - loop.time()
-        if left <= 0 and in_a_row == 0:
-            run.output.line("healthy throughout")
-            return
-        if loop.time() - shown >= _LOOK_EVERY_S:
-            shown = loop.time()
-            state = f"{health.ready} of {health.wanted} healthy" if health else "nothing runs"
-            run.output.line(f"{state}, {format_duration(max(round(left), 0))} left")
-        await asyncio.sleep(min(HEALTH_INTERVAL_S, max(left, 0.05)))
 
 
 async def end_deployment(run: Run, transaction: Fenced, outcome: Outcome) -> None:

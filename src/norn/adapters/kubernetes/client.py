@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ from typing import Any, TypeVar
 import httpx2
 import yaml
 from lightkube import AsyncClient
-from lightkube.config.client_adapter import verify_cluster
+from lightkube.config.client_adapter import AsyncClient as PodClient
+from lightkube.config.client_adapter import ConnectionParams, verify_cluster
 from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ApiError, ConfigError
@@ -31,6 +33,7 @@ _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keep
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0)
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _TEST_FAILED = 422
+_PROXY_BYTES = 16_384
 T = TypeVar("T")
 
 
@@ -98,6 +101,7 @@ class Cluster:
         self.namespace = namespace
         self._context = context
         self._client: AsyncClient | None = None
+        self._pods: httpx2.AsyncClient | None = None
 
     @property
     def client(self) -> AsyncClient:
@@ -122,6 +126,8 @@ class Cluster:
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
+        if self._pods is not None:
+            await self._pods.aclose()
 
     # ---- requests ------------------------------------------------------------------------------------------------
 
@@ -149,6 +155,26 @@ class Cluster:
         async with translated():
             async for _ in self.client.list(Deployment, chunk_size=1):
                 break
+
+    async def ask_pod(self, pod: str, scheme: str, port: int, path: str, timeout_s: float) -> int | str | None:
+        """GET `path` from a pod, through the API server's proxy: the status, or why there is no answer.
+
+        None where Norn may not ask. Raises RuntimeUnavailable where it is the API server that does not answer.
+        """
+        if self._pods is None:
+            params = ConnectionParams(timeout=httpx2.Timeout(timeout_s), trust_env=False)
+            self._pods = PodClient(load_config(self._context), params)
+        target = pod if scheme == "http" else f"{scheme}:{pod}"
+        url = f"/api/v1/namespaces/{self.namespace}/pods/{target}:{port}/proxy/{path.removeprefix('/')}"
+        async with translated():
+            try:
+                async with asyncio.timeout(timeout_s), self._pods.stream("GET", url) as response:
+                    if response.status_code < 400 or "json" not in response.headers.get("content-type", ""):
+                        return response.status_code
+                    return _of_the_proxy(response.status_code, await _beginning(response))
+            except (TimeoutError, httpx2.TimeoutException):
+                await self.reachable()  # or it is the API server that is silent
+                return f"no answer within {timeout_s:g} s"
 
     async def create(self, obj: Object, kind: Kind) -> Object | None:
         """The object as it was made; None where there is one of that name already."""
@@ -227,6 +253,33 @@ class Cluster:
                     raise
             number += 1
             await asyncio.sleep(pause)
+
+
+async def _beginning(response: httpx2.Response) -> bytes:
+    found = b""
+    async for chunk in response.aiter_bytes():
+        found += chunk
+        if len(found) > _PROXY_BYTES:
+            break
+    return found
+
+
+def _of_the_proxy(status: int, body: bytes) -> int | str | None:
+    """The app's own status; where the API server speaks for itself, what it says; None where it refuses."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return status
+    if not isinstance(said, dict) or (said.get("kind"), said.get("apiVersion")) != ("Status", "v1"):
+        return status
+    message = " ".join(str(said.get("message") or status).split())
+    if status in (401, 403, 404):  # a pod that is not there is not ill
+        return None
+    if "trying to reach service" not in message:
+        raise RuntimeUnavailable(
+            f"The Kubernetes API server answers {status}: {message}.", hint="`kubectl get --raw /readyz`"
+        )
+    return message
 
 
 def _causes(error: ApiError) -> list[tuple[str, str]]:

@@ -141,11 +141,19 @@ def template_of(pod: Object) -> Workload:
     return Workload({"metadata": pod["metadata"], "spec": {"template": {"spec": pod["spec"]}}})
 
 
-def health_of(workload: Workload, pods: Iterable[Object]) -> Health:
-    """What the kubelets say of the pods of the present template."""
+def health_of(
+    workload: Workload, pods: Iterable[Object], answers: Mapping[str, str] = {}, slowest_ms: float | None = None
+) -> Health:
+    """What the kubelets say of the pods of the present template, and what these say themselves.
+
+    Args:
+        answers: why it is not well, for each pod that was asked; empty where it is.
+        slowest_ms: how long the slowest of them took to answer.
+    """
     states = [state for state in map(pod_state, pods) if not state.going]
-    reasons = [_why_not_ready(state) for state in states if not state.ready]
-    ready = sum(state.ready for state in states)
+    ill = {state.name: f"{state.name}: {why}" for state in states if (why := answers.get(state.name))}
+    reasons = [ill.get(state.name) or _why_not_ready(state) for state in states if not state.ready or state.name in ill]
+    ready = sum(state.ready and state.name not in ill for state in states)
     if not reasons and ready < workload.replicas:
         reasons = [f"{ready} of {workload.replicas} pods are there"]
     return Health(
@@ -153,6 +161,7 @@ def health_of(workload: Workload, pods: Iterable[Object]) -> Health:
         ready=ready,
         restarts=sum(container.restarts for state in states for container in state.containers),
         message=reasons[0] if reasons else "",
+        response_ms=slowest_ms,
     )
 
 

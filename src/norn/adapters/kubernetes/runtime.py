@@ -13,12 +13,12 @@ from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.configuration import shape_of, texts_of
 from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.halts import Halts
+from norn.adapters.kubernetes.health import ask_pods
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
 from norn.adapters.kubernetes.pod_environment import ELSEWHERE, given_to_pods
 from norn.adapters.kubernetes.pods import (
     Mark,
-    health_of,
     newest_replica_set,
     pods_of,
     running_digests,
@@ -120,11 +120,11 @@ class KubernetesRuntime:
         return next(iter(digests)) if len(digests) == 1 else ""
 
     async def health(self, app: str) -> Health | None:
-        """What the kubelets say of the pods of the present template."""
+        """What the kubelets say of the pods of the present template, and what these answer themselves."""
         workload = await self._workload(app)
         if workload is None or (workload.live is None and not workload.foreign):
             return None
-        return health_of(workload, await self._pods(workload))
+        return await ask_pods(self._cluster, workload, await self._pods(workload))
 
     async def findings(self, app: str) -> Sequence[Finding]:
         """Another deploy tool, no replicas, others that run the same image and would stay on it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,23 +69,29 @@ class LocalRuntime:
         if active is None:
             return None
         answers = await asyncio.gather(*(self._health_of(found, item.instance, active) for item in active.upstreams))
-        reasons = [f"{item.instance}: {why}" for item, (why, _) in zip(active.upstreams, answers, strict=True) if why]
+        reasons = [f"{item.instance}: {why}" for item, (why, *_) in zip(active.upstreams, answers, strict=True) if why]
+        times = [took_ms for _, _, took_ms in answers if took_ms is not None]
         return Health(
             wanted=active.template.replicas,
             ready=len(answers) - len(reasons),
-            restarts=sum(restarts for _, restarts in answers),
+            restarts=sum(restarts for _, restarts, _ in answers),
             message=reasons[0] if reasons else "",
+            response_ms=max(times, default=None),
         )
 
     @staticmethod
-    async def _health_of(app: LocalApp, name: str, active: Active) -> tuple[str, int]:
+    async def _health_of(app: LocalApp, name: str, active: Active) -> tuple[str, int, float | None]:
+        """Why it is not well, how often it was restarted, and the milliseconds that it took to answer."""
         instance = app.instance(name)
         status = instance.status()
         if status is None:
-            return "it does not run", 0
+            return "it does not run", 0, None
         if status.state != "running":
-            return f"it ended ({status.last_exit}) and is started again", status.restarts
-        return await ask_replica(instance, active.template) or "", status.restarts
+            return f"it ended ({status.last_exit}) and is started again", status.restarts, None
+        began = time.perf_counter()
+        answer = await ask_replica(instance, active.template)
+        took_ms = (time.perf_counter() - began) * 1000
+        return answer or "", status.restarts, took_ms if answer is not None else None
 
     async def findings(self, app: str) -> Sequence[Finding]:
         """Nothing: nobody else changes what runs here."""

@@ -7,7 +7,8 @@ from typing import LiteralString
 # ---- servers and claims ------------------------------------------------------------------------------------------
 
 REGISTER_SERVER: LiteralString = """
-INSERT INTO servers (id, host, boot_id, pid, pid_start) VALUES (%(id)s, %(host)s, %(boot_id)s, %(pid)s, %(pid_start)s)
+INSERT INTO servers (id, host, boot_id, pid, pid_start, place)
+VALUES (%(id)s, %(host)s, %(boot_id)s, %(pid)s, %(pid_start)s, %(place)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
 """
 SERVERS_OF_HOST: LiteralString = (
@@ -18,11 +19,26 @@ UPDATE operations SET lease_until = clock_timestamp() WHERE status = 'running' A
 """
 REMOVE_SERVER: LiteralString = "DELETE FROM servers WHERE id = %(id)s"
 
+# A server holds a lock for as long as it has its connection: the kernel of one that was killed closes that at once. One
+# whose lock has gone, and which has not been heard of for a moment, is dead; after a restart of PostgreSQL, which takes
+# all locks with it, only the end of the lease says so.
+HOLD_SERVER: LiteralString = """
+SELECT pg_try_advisory_lock(1315926638, number) FROM servers WHERE id = %(id)s
+"""
 CLAIM_ORPHAN: LiteralString = """
 UPDATE operations SET owner = %(server)s, fence = fence + 1, claims = claims + 1,
        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE id = (SELECT id FROM operations
-            WHERE status = 'running' AND lease_until < clock_timestamp() AND id <> ALL (%(running)s)
+            WHERE status = 'running' AND id <> ALL (%(running)s) AND (place IS NULL OR place = %(place)s)
+              AND (lease_until < clock_timestamp()
+                   OR pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => 2 * %(lease_s)s)
+                      AND owner IN (
+                          SELECT id FROM servers dead
+                          WHERE id <> %(server)s AND seen_at < clock_timestamp() - make_interval(secs => %(silent_s)s)
+                            AND NOT EXISTS (
+                                SELECT FROM pg_locks JOIN pg_database d ON d.oid = pg_locks.database
+                                WHERE locktype = 'advisory' AND d.datname = current_database()
+                                  AND classid = 1315926638 AND objid = dead.number AND objsubid = 2)))
             ORDER BY lease_until LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING *
 """
@@ -31,7 +47,7 @@ UPDATE operations SET status = 'running', owner = %(server)s, fence = fence + 1,
        started_at = coalesce(started_at, clock_timestamp()),
        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE id = (SELECT id FROM operations queued
-            WHERE status = 'queued'
+            WHERE status = 'queued' AND (place IS NULL OR place = %(place)s)
               AND NOT EXISTS (SELECT FROM operations r WHERE r.app = queued.app AND r.status = 'running')
             ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING *
@@ -42,7 +58,32 @@ FROM unnest(%(ids)s::text[], %(fences)s::bigint[]) AS mine (id, fence)
 WHERE operations.id = mine.id AND operations.fence = mine.fence AND status = 'running'
 RETURNING operations.id, cancel IS NOT NULL AS cancelled
 """
-SERVER_SEEN: LiteralString = "UPDATE servers SET seen_at = clock_timestamp() WHERE id = %(id)s"
+SERVER_SEEN: LiteralString = """
+WITH seen AS (UPDATE servers SET seen_at = clock_timestamp() WHERE id = %(id)s)
+SELECT count(*) AS others FROM servers WHERE id <> %(id)s AND seen_at > clock_timestamp() - interval '1 minute'
+"""
+SERVERS: LiteralString = """
+SELECT id, host, started_at, seen_at, clock_timestamp() - seen_at AS silent FROM servers ORDER BY started_at
+"""
+STALE_LEASES: LiteralString = """
+SELECT id, app, kind, owner, clock_timestamp() - lease_until AS overdue FROM operations
+WHERE status = 'running' AND lease_until < clock_timestamp() - interval '10 seconds' ORDER BY lease_until
+"""
+FORGET_DEAD_SERVERS: LiteralString = """
+DELETE FROM servers WHERE seen_at < clock_timestamp() - interval '1 day'
+"""
+NOTE_HEALTH: LiteralString = """
+INSERT INTO health_checks (app, wanted, ready, restarts, response_ms, message)
+VALUES (%(app)s, %(wanted)s, %(ready)s, %(restarts)s, %(response_ms)s, %(message)s)
+"""
+HEALTH_ASKED: LiteralString = """
+SELECT DISTINCT app FROM health_checks WHERE at > clock_timestamp() - make_interval(secs => %(within_s)s)
+"""
+HEALTH: LiteralString = """
+SELECT at, wanted, ready, restarts, response_ms, message FROM health_checks
+WHERE app = %(app)s AND at > clock_timestamp() - make_interval(secs => %(within_s)s) ORDER BY at DESC LIMIT %(limit)s
+"""
+FORGET_OLD_HEALTH: LiteralString = "DELETE FROM health_checks WHERE at < clock_timestamp() - interval '1 day'"
 RELEASE: LiteralString = """
 UPDATE operations SET lease_until = clock_timestamp(), claims = claims - 1
 WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
@@ -84,9 +125,6 @@ MAKE_LIVE: LiteralString = """
 UPDATE deployments SET rolled_out_at = coalesce(rolled_out_at, clock_timestamp()),
        live_from = coalesce(live_from, clock_timestamp()), live_until = NULL
 WHERE id = %(id)s
-"""
-LIVE_AGAIN: LiteralString = """
-UPDATE deployments SET live_until = NULL WHERE id = %(deployment_id)s AND app = %(app)s AND live_from IS NOT NULL
 """
 MARK_ROLLED_BACK: LiteralString = """
 UPDATE deployments SET status = 'rolled_back', rolled_back_at = clock_timestamp(), rolled_back_by = %(by)s
@@ -151,14 +189,22 @@ SELECT id, app, kind, status, image_tag FROM deployments WHERE id = %(id)s
 
 LOCK_APP: LiteralString = "SELECT pg_advisory_xact_lock(hashtextextended('norn app ' || %(app)s, 0))"
 ADD_OPERATION: LiteralString = """
-INSERT INTO operations (id, app, kind, status, params, requested_by, reason)
-VALUES (%(id)s, %(app)s, %(kind)s, 'queued', %(params)s, %(requested_by)s, %(reason)s)
+INSERT INTO operations (id, app, kind, status, params, requested_by, reason, place)
+VALUES (%(id)s, %(app)s, %(kind)s, 'queued', %(params)s, %(requested_by)s, %(reason)s, %(place)s)
+"""
+# Unless somebody has asked for something else meanwhile.
+FOLLOW_WITH: LiteralString = """
+INSERT INTO operations (id, app, kind, status, params, requested_by, reason, place)
+SELECT %(id)s, app, %(kind)s, 'queued', %(params)s, %(requested_by)s, %(reason)s, place FROM operations own
+WHERE id = %(own)s AND cancel IS NULL
+  AND NOT EXISTS (SELECT FROM operations WHERE app = own.app AND status IN ('queued', 'running') AND id <> own.id)
+ON CONFLICT (id) DO NOTHING RETURNING id
 """
 ADD_BEGUN: LiteralString = """
 INSERT INTO operations (id, app, kind, status, params, requested_by, reason, state, owner, fence, claims, started_at,
-                        lease_until)
+                        lease_until, place)
 VALUES (%(id)s, %(app)s, %(kind)s, 'running', %(params)s, %(requested_by)s, %(reason)s, %(state)s, %(server)s, 1, 1,
-        clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s))
+        clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s), %(place)s)
 RETURNING *
 """
 ADD_BEGUN_STEPS: LiteralString = """

@@ -33,13 +33,16 @@ from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTran
 from norn.adapters.processes import boot_id, is_running, start_time
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation
+from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
-from norn.domain.store import Beat, Claim, Event, Quarantine, Restore
+from norn.domain.store import Beat, Claim, Event, HealthCheck, Quarantine, Restore, ServerSeen, StaleLease
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
 _NEWEST = 2**63 - 1
+_SILENT_S = 1.5
+"""A server whose connection has gone and that was not heard of for so long is dead: three heartbeats."""
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -51,8 +54,10 @@ def machine() -> str:
 
 
 class PostgresStore:
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, place: str | None = None) -> None:
+        """`place`: what is asked for here is worked on here alone, since only here is what it needs; None: anywhere."""
         self._connections = connections
+        self._place = place
         self._key: bytes | None = None
 
     async def _all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
@@ -73,7 +78,7 @@ class PostgresStore:
     @asynccontextmanager
     async def accepting(self, app: str) -> AsyncIterator[AcceptingTransaction]:
         async with self._connections.transaction() as connection:
-            transaction = AcceptingTransaction(connection, app)
+            transaction = AcceptingTransaction(connection, app, self._place)
             await transaction.lock()
             yield transaction
             await transaction.flush()
@@ -106,6 +111,7 @@ class PostgresStore:
             boot_id=boot_id(),
             pid=os.getpid(),
             pid_start=start_time(os.getpid()) or 0,
+            place=self._place or "",
         )
         for row in await self._all(queries.SERVERS_OF_HOST, id=server_id, host=host):
             if row["boot_id"] != boot_id() or not is_running(row["pid"], row["pid_start"]):
@@ -116,7 +122,8 @@ class PostgresStore:
         await self._do(queries.REMOVE_SERVER, id=server_id)
 
     async def claim(self, server_id: str, lease_s: float, running: Sequence[str]) -> Claim | None:
-        values = {"server": server_id, "lease_s": lease_s, "running": list(running)}
+        values = {"server": server_id, "lease_s": lease_s, "running": list(running), "place": self._place or ""}
+        values |= {"silent_s": _SILENT_S}
         async with self._connections.connection() as connection:
             for query in (queries.CLAIM_ORPHAN, queries.CLAIM_QUEUED):
                 try:
@@ -132,17 +139,28 @@ class PostgresStore:
         return None
 
     async def beat(self, server_id: str, claims: Mapping[str, int], lease_s: float) -> Beat:
-        await self._do(queries.SERVER_SEEN, id=server_id)
+        seen = await self._one(queries.SERVER_SEEN, id=server_id)
+        others = int(seen["others"]) if seen else 0
         if not claims:
-            return Beat(frozenset(), frozenset())
+            return Beat(frozenset(), frozenset(), others)
         rows = await self._all(queries.BEAT, ids=list(claims), fences=list(claims.values()), lease_s=lease_s)
         held = frozenset(row["id"] for row in rows)
-        return Beat(held, frozenset(row["id"] for row in rows if row["cancelled"]))
+        return Beat(held, frozenset(row["id"] for row in rows if row["cancelled"]), others)
 
     async def release(self, claim: Claim) -> None:
         await self._do(queries.RELEASE, id=claim.operation.id, fence=claim.fence)
 
-    async def notifications(self) -> AsyncIterator[str]:
+    async def servers(self) -> Sequence[ServerSeen]:
+        rows = await self._all(queries.SERVERS)
+        return [ServerSeen(row["id"], row["host"], row["started_at"], row["silent"].total_seconds()) for row in rows]
+
+    async def stale_leases(self) -> Sequence[StaleLease]:
+        return [
+            StaleLease(row["id"], row["app"], row["kind"], row["owner"], row["overdue"].total_seconds())
+            for row in await self._all(queries.STALE_LEASES)
+        ]
+
+    async def notifications(self, server_id: str | None = None) -> AsyncIterator[str]:
         attempt = 0
         while True:
             try:
@@ -155,6 +173,8 @@ class PostgresStore:
                 continue
             try:
                 await connection.execute("LISTEN norn")
+                if server_id is not None:  # held for as long as this connection lasts: the sign that the server lives
+                    await connection.execute(queries.HOLD_SERVER, {"id": server_id})
                 attempt = 0
                 yield "operations"  # whatever was said while nobody listened
                 yield "events"
@@ -170,6 +190,27 @@ class PostgresStore:
         """Forget what nobody needs any more: events after 7 days, what was around old versions after 90."""
         await self._do(queries.FORGET_OLD_EVENTS)
         await self._do(queries.FORGET_OLD_SURROUNDINGS)
+        await self._do(queries.FORGET_OLD_HEALTH)
+        await self._do(queries.FORGET_DEAD_SERVERS)
+
+    # ---- health --------------------------------------------------------------------------------------------------
+
+    async def note_health(self, app: str, health: Health) -> None:
+        await self._do(queries.NOTE_HEALTH, app=app, wanted=health.wanted, ready=health.ready,
+                       restarts=health.restarts, response_ms=health.response_ms, message=health.message)  # fmt: skip
+
+    async def health_asked(self, within_s: float) -> frozenset[str]:
+        return frozenset(row["app"] for row in await self._all(queries.HEALTH_ASKED, within_s=within_s))
+
+    async def health_checks(self, app: str, within_s: float, limit: int) -> Sequence[HealthCheck]:
+        rows = await self._all(queries.HEALTH, app=app, within_s=within_s, limit=limit)
+        return [
+            HealthCheck(
+                row["at"],
+                Health(row["wanted"], row["ready"], row["restarts"], row["message"], row["response_ms"]),
+            )
+            for row in rows
+        ]
 
     # ---- operations and history ----------------------------------------------------------------------------------
 

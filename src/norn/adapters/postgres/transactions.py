@@ -66,9 +66,36 @@ class _Publishing:
         data = {"id": row["id"], "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
         self._publish("deployment", row["id"], data)
 
+    def _publish_queued(self, operation_id: str, kind: OperationKind) -> None:
+        self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
+        self._notify("operations")
+
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
+        values = _columns({"id": deployment_id, "app": self._app} | columns)
+        # A deploy is its own origin: its number is only known here.
+        names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
+        own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
+        cursor = await self._connection.execute(
+            sql.SQL("INSERT INTO deployments ({}) VALUES ({}) RETURNING *").format(
+                sql.SQL(", ").join(map(sql.Identifier, ["seq", *names])),
+                sql.SQL(", ").join(
+                    [sql.SQL("DEFAULT"), *(sql.Placeholder(name) if name in values else own for name in names)]
+                ),
+            ),
+            values,
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        self._publish_row(row)
+        return to_deployment(row)
+
 
 class AcceptingTransaction(_Publishing):
     """Takes a request for one app; whoever else asks for that app waits until this one has ended."""
+
+    def __init__(self, connection: Connection, app: str, place: str | None) -> None:
+        super().__init__(connection, app)
+        self._place = place
 
     async def lock(self) -> None:
         """Returns once it is alone, and has learnt, with the same message, what every request has to know then."""
@@ -96,10 +123,10 @@ class AcceptingTransaction(_Publishing):
                 "params": Jsonb(params),
                 "requested_by": requested_by,
                 "reason": reason,
+                "place": self._place,
             },
         )
-        self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
-        self._notify("operations")
+        self._publish_queued(operation_id, kind)
 
     async def add_begun(
         self,
@@ -122,6 +149,7 @@ class AcceptingTransaction(_Publishing):
                 "state": Jsonb(begun.state),
                 "server": begun.server_id,
                 "lease_s": begun.lease_s,
+                "place": self._place,
             },
         )
         steps = [{"step": step, "status": "done", "output": output} for step, output in begun.done]
@@ -138,25 +166,6 @@ class AcceptingTransaction(_Publishing):
             self._publish("step", operation_id, {"step": step, "status": "done"})
         self._publish("step", operation_id, {"step": begun.next, "status": "running"})
         return to_claim(row, records)
-
-    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
-        values = _columns({"id": deployment_id, "app": self._app} | columns)
-        # A deploy is its own origin: its number is only known here.
-        names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
-        own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
-        cursor = await self._connection.execute(
-            sql.SQL("INSERT INTO deployments ({}) VALUES ({}) RETURNING *").format(
-                sql.SQL(", ").join(map(sql.Identifier, ["seq", *names])),
-                sql.SQL(", ").join(
-                    [sql.SQL("DEFAULT"), *(sql.Placeholder(name) if name in values else own for name in names)]
-                ),
-            ),
-            values,
-        )
-        row = await cursor.fetchone()
-        assert row is not None
-        self._publish_row(row)
-        return to_deployment(row)
 
     async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None:
         cancel = {"by": by, "reason": reason} | ({"preemptedBy": preempted_by} if preempted_by else {})
@@ -225,6 +234,18 @@ class FencedTransaction(_Publishing):
         self._notify(f"passed:{self._id}")
         self._notify("operations")  # the next one of this app may start
 
+    async def follow_with(
+        self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
+    ) -> bool:
+        values = {"id": operation_id, "own": self._id, "kind": kind.value, "params": Jsonb(params)}
+        cursor = await self._connection.execute(
+            queries.FOLLOW_WITH, values | {"requested_by": requested_by, "reason": reason}
+        )
+        if await cursor.fetchone() is None:
+            return False
+        self._publish_queued(operation_id, kind)
+        return True
+
     async def update_deployment(self, **columns: Any) -> None:
         values = _columns(columns)
         await self._connection.execute(
@@ -246,12 +267,6 @@ class FencedTransaction(_Publishing):
         await self._connection.execute(queries.END_LIVE, values)
         await self._connection.execute(queries.MAKE_LIVE, values)
         self._publish("live", self._id, {"deploymentId": self._id})
-
-    async def make_live_again(self, deployment_id: str) -> None:
-        values = {"id": deployment_id, "app": self._app, "deployment_id": deployment_id}
-        await self._connection.execute(queries.END_LIVE, values)
-        await self._connection.execute(queries.LIVE_AGAIN, values)
-        self._publish("live", self._id, {"deploymentId": deployment_id})
 
     async def mark_rolled_back(self, deployment_id: str, why: str) -> None:
         values = {"by": self._id, "replaced": deployment_id, "why": why}

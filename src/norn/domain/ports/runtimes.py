@@ -159,6 +159,8 @@ class Health:
     """Restarts of the live processes since they were started for this release."""
     message: str = ""
     """The first reason why something is not ready, in the runtime's words; empty where all is."""
+    response_ms: float | None = None
+    """How long the slowest replica took to answer its health check; None where nobody could be asked."""
 
     @property
     def healthy(self) -> bool:

@@ -1,0 +1,135 @@
+"""The time in which a version that has just rolled out proves itself; and what becomes of one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+from norn.domain.automatic import Automatic, decide
+from norn.domain.deployments import Status, rfc3339
+from norn.domain.durations import format_duration
+from norn.domain.operations import OperationKind, OperationStatus
+from norn.domain.store import Fenced
+from norn.domain.targets import NoTarget, Question
+from norn.domain.verdict import verdict_of
+from norn.errors import BakeFailed, RuntimeUnavailable
+from norn.operations.health import check_health
+from norn.operations.procedures import Outcome, Run
+from norn.operations.readiness import findings_of
+from norn.operations.rollback_order import RollbackOrder, params_of
+from norn.operations.rollouts import end_deployment
+from norn.operations.services import Services, new_id
+from norn.operations.versions import find_target, live_version
+
+HEALTH_INTERVAL_S = 1.0
+FAILURES_IN_A_ROW = 3
+RESTARTS_ALLOWED = 2
+UNANSWERED_S = 600.0
+"""How long a runtime that does not answer is waited for: its silence says nothing of the version."""
+BY = "norn"
+"""Who asks for a rollback that nobody asked for."""
+_LOOK_EVERY_S = 10
+
+
+async def bake(run: Run, services: Services, bake_s: float) -> None:
+    """Watch the health of what has just rolled out through its bake time.
+
+    Raises BakeFailed after three failing checks in a row, or two restarts. The time goes on through a restart of the
+    server: what counts is when the bake began.
+    """
+    now = await services.store.now()
+    if "bakeBegan" not in run.state:
+        await run.checkpoint(bakeBegan=rfc3339(now))
+    until = datetime.fromisoformat(run.state["bakeBegan"]) + timedelta(seconds=bake_s)
+    run.output.line(f"watching its health for {format_duration(bake_s)}")
+    loop = asyncio.get_running_loop()
+    end, shown = loop.time() + (until - now).total_seconds(), loop.time()
+    in_a_row, answered = 0, loop.time()
+    while True:
+        left = end - loop.time()
+        try:
+            health = await check_health(services, run.app)
+        except RuntimeUnavailable as error:
+            if loop.time() - answered > UNANSWERED_S:
+                raise
+            if loop.time() - shown >= _LOOK_EVERY_S:
+                shown = loop.time()
+                run.output.line(f"[its health is not known: {error.message}]")
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+            continue
+        answered = loop.time()
+        if health is not None and health.restarts >= RESTARTS_ALLOWED:
+            raise BakeFailed(f"It was restarted {health.restarts} times: {health.message or 'it ended by itself'}.")
+        in_a_row = 0 if health is not None and health.healthy else in_a_row + 1
+        if in_a_row >= FAILURES_IN_A_ROW:
+            why = health.message if health is not None else "nothing runs"
+            raise BakeFailed(f"{in_a_row} health checks failed in a row: {why}.")
+        if left <= 0 and in_a_row == 0:
+            run.output.line("healthy throughout")
+            return
+        if loop.time() - shown >= _LOOK_EVERY_S:
+            shown = loop.time()
+            state = f"{health.ready} of {health.wanted} healthy" if health else "nothing runs"
+            run.output.line(f"{state}, {format_duration(max(round(left), 0))} left")
+        await asyncio.sleep(min(HEALTH_INTERVAL_S, max(left, 0.05)) if in_a_row == 0 else HEALTH_INTERVAL_S)
+
+
+# ---- rolling back by itself --------------------------------------------------------------------------------------
+
+
+async def note_health_before(run: Run, services: Services) -> None:
+    """Was what is about to be replaced healthy? Where it was not, its successor's trouble may not be its own."""
+    if "healthyBefore" in run.state:
+        return
+    try:
+        health = await services.runtime.health(run.app)
+    except RuntimeUnavailable:
+        health = None
+    await run.checkpoint(healthyBefore=health.healthy if health is not None else None)
+
+
+async def fail_bake(run: Run, services: Services, failure: str, *, enabled: bool) -> BakeFailed:
+    """The error for a bake that failed; what is done about it is decided, and done as the operation ends."""
+    order, decision = await _decide(run, services, failure, enabled=enabled)
+    if order is None:
+        run.output.line(f"it stays live: {decision.why}")
+        return BakeFailed(failure, hint=f"It is still live: {decision.why}.", automatic=decision.to_json())
+    id_, tag = new_id(), order.target.deployment.image_tag
+    run.state["automatic"] = {"id": id_, "params": params_of(order.target.deployment, automatic=True),
+                              "columns": order.columns()}  # fmt: skip
+    run.output.line(f"going back to {tag} by itself: {decision.why}")
+    return BakeFailed(
+        failure, hint=f"Norn goes back to {tag} by itself.", automatic=decision.to_json() | {"deploymentId": id_}
+    )
+
+
+async def _decide(
+    run: Run, services: Services, failure: str, *, enabled: bool
+) -> tuple[RollbackOrder | None, Automatic]:
+    live = await live_version(services, run.app)
+    choice = await find_target(services, run.app, live)
+    verdict = None
+    if not isinstance(choice, NoTarget):
+        found = await findings_of(services, Question(run.app, choice.deployment, live))
+        doubts = await services.runtime.findings(run.app)
+        verdict = verdict_of((*choice.findings, *doubts, *found))
+    before = run.state.get("healthyBefore")
+    decision = decide(run.app, enabled=enabled, healthy_before=before, choice=choice, verdict=verdict)
+    if decision.target is None or verdict is None:
+        return None, decision
+    return RollbackOrder(decision.target, live, verdict, BY, f"automatic: {failure}"), decision
+
+
+async def end_deploy(run: Run, transaction: Fenced, outcome: Outcome) -> None:
+    """With the end of a deploy whose bake failed, in one transaction, its rollback is accepted."""
+    await end_deployment(run, transaction, outcome)
+    order: dict[str, Any] | None = run.state.get("automatic")
+    if order is None or outcome.status is not OperationStatus.FAILED:
+        return
+    columns = order["columns"]
+    asked = await transaction.follow_with(
+        order["id"], OperationKind.ROLLBACK, order["params"], columns["requested_by"], columns["reason"]
+    )
+    if asked:
+        await transaction.add_deployment(order["id"], status=Status.QUEUED.value, **columns)

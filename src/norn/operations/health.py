@@ -1,0 +1,42 @@
+"""Asks how the apps are doing, and keeps the answers for a day."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from norn.domain.ports import Health
+from norn.errors import DatabaseUnavailable, NornError
+from norn.operations.services import Services
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 10.0
+"""How often an app is asked that nothing is being done with."""
+_AT_ONCE = 8
+
+
+async def check_health(services: Services, app: str) -> Health | None:
+    """How what is live does now, written down; None where nothing is. Raises RuntimeUnavailable."""
+    health = await services.runtime.health(app)
+    if health is not None:
+        with contextlib.suppress(DatabaseUnavailable):  # whoever asked wants the answer, not the record of it
+            await services.store.note_health(app, health)
+    return health
+
+
+async def check_all(services: Services) -> None:
+    """Ask each app that nobody, on whatever server, has asked for a while."""
+    asked = await services.store.health_asked(EVERY_S * 0.9)
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def check(app: str) -> None:
+        async with room:
+            try:
+                await check_health(services, app)
+            except NornError as error:  # a runtime that is away says nothing of the app
+                log.debug("health_unknown", app=app, error=error.message)
+
+    await asyncio.gather(*(check(app.name) for app in await services.source.apps() if app.name not in asked))
