@@ -78,6 +78,10 @@ def _status(app: Document) -> str:
         lines.append(f"from      {known}")
     health = app["health"]
     lines.append(f"health    {_health(health)}" + (f": {health['message']}" if health and health["message"] else ""))
+    lately = app["lately"]
+    if lately["failed"]:
+        last = f"{local_time(lately['last']['at'])}: {lately['last']['message']}"
+        lines.append(f"lately    {lately['failed']} of {lately['checks']} checks failed in the last hour; {last}")
     lines.append(f"doing     {_doing(app['operation'])}")
     if rollback["possible"]:
         target = rollback["target"]

@@ -130,3 +130,23 @@ def _server(context: Context) -> Iterator[Finding]:
         yield Finding(f"server: {name}", ok=part["ok"], message=part["message"] or "ok")
     context.client.get("/api/apps")
     yield Finding("access", ok=True, message="the server knows the token")
+    yield from _servers(context.client.get("/api/servers"))
+
+
+def _servers(found: dict[str, Any]) -> Iterator[Finding]:
+    """Those that work on the same database, and what is left of one that has died."""
+    alive = [server for server in found["servers"] if not server["dead"]]
+    yield Finding("servers", ok=True, message=f"{len(alive)} at work: {', '.join(one['host'] for one in alive)}")
+    for server in found["servers"]:
+        if server["dead"]:
+            yield Finding(
+                "servers", ok=False, message=f"{server['id']} on {server['host']}: not heard of for {server['silentS']:.0f} s",
+                mend="Start it again; another one has taken over its operations. It is forgotten after a day.",
+            )  # fmt: skip
+    for lease in found["staleLeases"]:
+        yield Finding(
+            "leases", ok=False,
+            message=f"nobody works on the {lease['kind']} {lease['operationId']} of {lease['app']}: "
+            f"its server has been silent for {lease['overdueS']:.0f} s longer than it may",
+            mend="A server takes it up that can: on the local runtime only the one on its machine and NORN_HOME.",
+        )  # fmt: skip

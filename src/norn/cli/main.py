@@ -42,6 +42,7 @@ COMMANDS = {
     "confirm": Command("operations", "say yes to what an operation asks"),
     "cancel": Command("operations", "stop an operation"),
     "watch": Command("operations", "follow events"),
+    "quarantine": Command("quarantine", "images that were rolled back from: list them, let one be deployed again"),
     "secrets": Command("secrets", "set, unset or list an app's secrets"),
     "doctor": Command("doctor", "what is missing or wrong here, and the mend"),
     "version": Command("about", "the version"),

@@ -15,10 +15,12 @@ from enum import Enum
 from typing import Any, Protocol
 
 from norn.domain.configuration import Digests
-from norn.domain.deployments import Deployment
+from norn.domain.deployments import Deployment, rfc3339
+from norn.domain.health import HealthCheck
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.ports.runtimes import Health
 from norn.domain.retention import BuiltImages
+from norn.domain.servers import ServerSeen, StaleLease
 from norn.domain.snapshots import Snapshot
 from norn.domain.surroundings import DatabaseState, Noted, Surroundings
 
@@ -84,38 +86,21 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     image_tag: str
+    digest: str | None
     commit_sha: str
     deployment_id: str
     why: str
+    since: datetime
 
-
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
-    """How an app did at some moment."""
-
-    at: datetime
-    health: Health
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSeen:
-    """A server on this database, and for how many seconds nothing was heard of it."""
-
-    id: str
-    host: str
-    started_at: datetime
-    silent_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StaleLease:
-    """An operation that nobody works on, though its server's time with it is over."""
-
-    operation_id: str
-    app: str
-    kind: str
-    owner: str | None
-    overdue_s: float
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "imageTag": self.image_tag,
+            "digest": self.digest,
+            "commitSha": self.commit_sha,
+            "deploymentId": self.deployment_id,
+            "why": self.why,
+            "since": rfc3339(self.since),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +182,7 @@ class Fenced(Protocol):
         """The operation's own rollback replaced `deployment_id`: mark it and put its image in quarantine."""
         ...
 
-    async def lift_quarantine(self, image_tag: str) -> None: ...
+    async def lift_quarantine(self, image_tag: str, by: str) -> None: ...
 
     async def ask(self, asks: Mapping[str, Any]) -> None:
         """Have somebody confirm this before the operation goes on."""
@@ -261,6 +246,8 @@ class Accepting(Protocol):
         ...
 
     async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment: ...
+
+    async def lift_quarantine(self, image_tag: str, by: str) -> None: ...
 
     async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None: ...
 

@@ -22,6 +22,7 @@ from norn.operations import (
     cancel,
     deploy,
     overview,
+    quarantine,
     restart,
     rollback_plan,
 )
@@ -179,6 +180,33 @@ async def post_restart(app: AppName, services: ServicesOf, caller: CallerOf) -> 
     return accepted(await restart.request_restart(services, app, caller))
 
 
+@router.get("/apps/{app}/health", tags=["apps"], response_model=schemas.HealthChecksAnswer, responses=problems(404))
+async def get_app_health(
+    app: AppName, services: ServicesOf, minutes: Annotated[int, Query(ge=1, le=1_440)] = 60
+) -> JSONResponse:
+    """How an app did when it was asked, newest first: every ten seconds, every second while it bakes; for a day."""
+    found = await services.source.app(app)
+    return JSONResponse({"checks": await overview.health_checks(services, found.name, minutes * 60)})
+
+
+@router.get("/apps/{app}/quarantine", tags=["apps"], response_model=schemas.QuarantineAnswer, responses=problems(404))
+async def list_quarantine(app: AppName, services: ServicesOf) -> JSONResponse:
+    """The images that were rolled back from, and are not deployed again unless somebody says so."""
+    found = await services.source.app(app)
+    return JSONResponse({"quarantine": [item.to_json() for item in await services.store.quarantined(found.name)]})
+
+
+@router.post(
+    "/apps/{app}/quarantine/lift",
+    tags=["apps"],
+    response_model=schemas.QuarantinedAnswer,
+    responses=problems(404, 409),
+)
+async def post_lift(app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.LiftBody) -> JSONResponse:
+    """Let an image be deployed again."""
+    return JSONResponse((await quarantine.lift(services, app, body.image_tag, caller)).to_json())
+
+
 # ---- secrets -----------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +231,12 @@ async def delete_secret(app: AppName, name: SecretName, services: ServicesOf) ->
     found = await services.source.app(app)
     await services.secrets.unset(found.name, name)
     return Response(status_code=204)
+
+
+@router.get("/servers", tags=["server"], response_model=schemas.ServersAnswer)
+async def list_servers(services: ServicesOf) -> JSONResponse:
+    """The servers that work on this database, and operations that nobody works on though they should."""
+    return JSONResponse(await overview.servers_document(services))
 
 
 # ---- history and operations --------------------------------------------------------------------------------------

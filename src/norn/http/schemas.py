@@ -24,6 +24,10 @@ class DeployBody(_Body):
     reason: Reason = ""
 
 
+class LiftBody(_Body):
+    image_tag: Name = Field(description="An image tag, or a unique prefix of its commit.", examples=["3f2a91c"])
+
+
 class RollbackBody(_Body):
     image_tag: Name | None = Field(
         default=None,
@@ -223,6 +227,54 @@ class SnapshotAnswer(_Answer):
 
 class SnapshotsAnswer(_Answer):
     snapshots: list[SnapshotAnswer]
+
+
+class QuarantinedAnswer(_Answer):
+    image_tag: str
+    digest: str | None
+    commit_sha: str
+    deployment_id: str
+    why: str
+    since: str
+
+
+class QuarantineAnswer(_Answer):
+    quarantine: list[QuarantinedAnswer]
+
+
+class HealthCheckAnswer(_Answer):
+    at: str
+    healthy: bool
+    wanted: int
+    ready: int
+    restarts: int
+    response_ms: float | None = Field(description="Of the slowest replica; null where none could be asked.")
+    message: str
+
+
+class HealthChecksAnswer(_Answer):
+    checks: list[HealthCheckAnswer]
+
+
+class ServerAnswer(_Answer):
+    id: str
+    host: str
+    started_at: str
+    silent_s: float = Field(description="Seconds since it was last heard of.")
+    dead: bool
+
+
+class StaleLeaseAnswer(_Answer):
+    operation_id: str
+    app: str
+    kind: str
+    server: str | None
+    overdue_s: float
+
+
+class ServersAnswer(_Answer):
+    servers: list[ServerAnswer]
+    stale_leases: list[StaleLeaseAnswer]
 
 
 class FateAnswer(_Answer):

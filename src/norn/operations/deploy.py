@@ -26,7 +26,6 @@ from norn.errors import (
     NornError,
     NotDeployable,
     ProgramFailed,
-    Quarantined,
     SnapshotFailed,
 )
 from norn.operations import rollouts
@@ -35,6 +34,7 @@ from norn.operations.bake import bake, end_deploy, fail_bake, note_health_before
 from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.prune import apply_retention
+from norn.operations.quarantine import refuse_quarantined
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.surroundings import foresee, note_surroundings
 from norn.operations.versions import live_version
@@ -74,7 +74,7 @@ async def _take(services: Services, request: DeployRequest, caller: Caller) -> s
     tag = services.images.tag(app.name, commit.sha)
     if not spec.deploy:
         raise NotDeployable(f"The infraspec of {app.name} says `deploy: false`.", hint="Set it to true and commit.")
-    await _refuse_quarantined(services, app.name, tag, force=request.force)
+    await refuse_quarantined(services, app.name, tag, None, force=request.force)
     await services.runtime.preflight(spec, force=request.force)
     foreign = await services.runtime.foreign(app.name)
     operation_id = new_id()
@@ -102,19 +102,6 @@ async def _take(services: Services, request: DeployRequest, caller: Caller) -> s
             why = f"the deploy of {tag} takes over"
             await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
     return operation_id
-
-
-async def _refuse_quarantined(services: Services, app: str, tag: str, *, force: bool) -> None:
-    if force:
-        return
-    for item in await services.store.quarantined(app):
-        if item.image_tag == tag:
-            raise Quarantined(
-                f"{tag} is in quarantine: {item.why}.",
-                hint=f"Deploy a commit that mends it, or `norn deploy {app} {tag[-TAG_LENGTH:]} --force`.",
-                imageTag=tag,
-                deploymentId=item.deployment_id,
-            )
 
 
 # ---- the steps ---------------------------------------------------------------------------------------------------
@@ -191,6 +178,8 @@ class DeploySteps:
             context = self._work_dir(run) / "context"
             image = await self._services.images.build(spec, sha, context, run.output.write)
         run.output.line(f"{image.tag} is {image.digest}")
+        force = bool(run.operation.params["force"])
+        await refuse_quarantined(self._services, run.app, image.tag, image.digest, force=force)
         async with run.transaction() as transaction:
             await transaction.update_deployment(digest=image.digest, template=Template.of(spec).to_json())
             if made:
@@ -317,7 +306,7 @@ class DeploySteps:
             before = previous["imageTag"] if previous else None
             await transaction.update_deployment(from_image_tag=before)
             if run.operation.params["force"]:
-                await transaction.lift_quarantine(image.tag)
+                await transaction.lift_quarantine(image.tag, run.operation.requested_by)
 
     async def put_back(self, run: Run) -> None:
         await rollouts.put_back(run, self._services)

@@ -18,6 +18,8 @@ from norn.operations.versions import find_target, image_of, live_version
 
 _RECENT = 10
 _ARTIFACTS_FROM = 1_000
+_CHECKS = 10_000
+_LATELY_S = 3600.0
 
 Document = dict[str, Any]
 
@@ -92,6 +94,17 @@ async def _live(services: Services, app: str, document: Document) -> tuple[Docum
     }
 
 
+async def health_checks(services: Services, app: str, within_s: float) -> list[Document]:
+    """What the last checks said, the newest first."""
+    return [check.to_json() for check in await services.store.health_checks(app, within_s, _CHECKS)]
+
+
+async def servers_document(services: Services) -> Document:
+    """The servers on this database, and the operations that one of them may have left behind."""
+    servers, leases = await asyncio.gather(services.store.servers(), services.store.stale_leases())
+    return {"servers": [one.to_json() for one in servers], "staleLeases": [one.to_json() for one in leases]}
+
+
 def _live_document(live: LiveVersion, since: str | None) -> Document:
     known = live.deployment
     return {
@@ -112,8 +125,17 @@ async def app_document(services: Services, name: str) -> Document:
     document = await _summary(services, app, active)
     recent = await services.store.deployments(app=app.name, limit=_RECENT)
     document["rollback"] = await _readiness(services, app.name)
+    document["lately"] = await _lately(services, app.name)
     document["deployments"] = [deployment.to_json() for deployment in recent]
     return document
+
+
+async def _lately(services: Services, app: str) -> Document:
+    """How many checks of the last hour failed, and the last one that did."""
+    checks = await services.store.health_checks(app, _LATELY_S, _CHECKS)
+    failed = [check for check in checks if not check.health.healthy]
+    last = {"at": rfc3339(failed[0].at), "message": failed[0].health.message} if failed else None
+    return {"checks": len(checks), "failed": len(failed), "last": last}
 
 
 async def _readiness(services: Services, app: str) -> Document:

@@ -169,7 +169,7 @@ class RollbackSteps:
                 reason = f": {run.operation.reason}" if run.operation.reason else ""
                 await transaction.mark_rolled_back(run.state["replaces"], why + reason)
             else:
-                await transaction.lift_quarantine(own.image_tag)
+                await transaction.lift_quarantine(own.image_tag, run.operation.requested_by)
             await self._also(run, transaction)
             await transaction.mark(committed=True)
 

@@ -135,7 +135,12 @@ INSERT INTO quarantine (app, image_tag, digest, commit_sha, deployment_id, why)
 SELECT app, image_tag, digest, commit_sha, id, %(why)s FROM deployments WHERE id = %(replaced)s
 ON CONFLICT (app, image_tag) DO NOTHING
 """
-LIFT_QUARANTINE: LiteralString = "DELETE FROM quarantine WHERE app = %(app)s AND image_tag = %(image_tag)s"
+LIFT_QUARANTINE: LiteralString = """
+DELETE FROM quarantine WHERE app = %(app)s
+   AND (image_tag = %(image_tag)s
+        OR digest = (SELECT digest FROM quarantine WHERE app = %(app)s AND image_tag = %(image_tag)s))
+RETURNING image_tag
+"""
 ADD_SNAPSHOT: LiteralString = """
 INSERT INTO snapshots (name, app, database, commit_sha, operation_id, reason, size_bytes, taken_at, kept, host, sha256)
 VALUES (%(name)s, %(app)s, %(database)s, %(commit_sha)s, %(id)s, %(reason)s, %(size_bytes)s, %(taken_at)s, %(kept)s,

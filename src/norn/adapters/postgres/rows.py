@@ -64,7 +64,9 @@ def to_event(row: Row) -> Event:
 
 
 def to_quarantine(row: Row) -> Quarantine:
-    return Quarantine(row["image_tag"], row["commit_sha"], row["deployment_id"], row["why"])
+    return Quarantine(
+        row["image_tag"], row["digest"], row["commit_sha"], row["deployment_id"], row["why"], row["since"]
+    )
 
 
 def pack(value: Mapping[str, Any]) -> bytes:

@@ -32,10 +32,12 @@ from norn.adapters.postgres.rows import (
 from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTransaction
 from norn.adapters.processes import boot_id, is_running, start_time
 from norn.domain.deployments import Deployment
+from norn.domain.health import HealthCheck
 from norn.domain.operations import Operation
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
-from norn.domain.store import Beat, Claim, Event, HealthCheck, Quarantine, Restore, ServerSeen, StaleLease
+from norn.domain.servers import ServerSeen, StaleLease
+from norn.domain.store import Beat, Claim, Event, Quarantine, Restore
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 

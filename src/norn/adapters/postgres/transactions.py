@@ -66,6 +66,12 @@ class _Publishing:
         data = {"id": row["id"], "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
         self._publish("deployment", row["id"], data)
 
+    async def lift_quarantine(self, image_tag: str, by: str) -> None:
+        values = {"app": self._app, "image_tag": image_tag}
+        cursor = await self._connection.execute(queries.LIFT_QUARANTINE, values)
+        if await cursor.fetchone() is not None:
+            self._publish("quarantine", None, {"imageTag": image_tag, "lifted": True, "by": by})
+
     def _publish_queued(self, operation_id: str, kind: OperationKind) -> None:
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
         self._notify("operations")
@@ -273,9 +279,6 @@ class FencedTransaction(_Publishing):
         await self._connection.execute(queries.MARK_ROLLED_BACK, values)
         await self._connection.execute(queries.QUARANTINE, values)
         await self._publish_deployment(deployment_id)
-
-    async def lift_quarantine(self, image_tag: str) -> None:
-        await self._connection.execute(queries.LIFT_QUARANTINE, {"app": self._app, "image_tag": image_tag})
 
     async def ask(self, asks: Mapping[str, Any]) -> None:
         await self._connection.execute(queries.ASK, {"id": self._id, "asks": Jsonb(asks)})
