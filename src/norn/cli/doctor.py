@@ -140,7 +140,8 @@ def _servers(found: dict[str, Any]) -> Iterator[Finding]:
     for server in found["servers"]:
         if server["dead"]:
             yield Finding(
-                "servers", ok=False, message=f"{server['id']} on {server['host']}: not heard of for {server['silentS']:.0f} s",
+                "servers", ok=False,
+                message=f"{server['id']} on {server['host']}: not heard of for {server['silentS']:.0f} s",
                 mend="Start it again; another one has taken over its operations. It is forgotten after a day.",
             )  # fmt: skip
     for lease in found["staleLeases"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,9 @@ from norn.operations.versions import live_version
 MIGRATION_JOB = "migrate"
 MIGRATION_APPLICATION = "norn-migrate"
 """The application_name of migrations, so that what an interrupted one left behind can be found and ended."""
+
+
+MIGRATION_GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +273,8 @@ class DeploySteps:
         env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": MIGRATION_APPLICATION}
         try:
             release = Release(run.app, run.id, await self._image(run), Template.of(spec))
-            await self._services.runtime.run_job(release, MIGRATION_JOB, migrations.command, env, run.output.write)
+            job = self._services.runtime.run_job(release, MIGRATION_JOB, migrations.command, env, run.output.write)
+            await _given_time_to_end(run, job)
         except ProgramFailed as failed:
             hint = "What was live is still live. Look at the migration's output."
             if "lock timeout" in str(failed.facts.get("output", "")):
@@ -282,8 +287,13 @@ class DeploySteps:
         await self._exclusive.let_go(run)
 
     async def end_migration(self, run: Run) -> None:
-        """End what still runs of it. What it did cannot be undone."""
+        """End what still runs of it, its sessions too: a statement outlives whoever sent it. What it did stays."""
         await self._services.runtime.end_job(run.app, MIGRATION_JOB, run.id)
+        spec = await self._spec(run)
+        if spec.migrations is not None and (database := await self._database(spec)) is not None:
+            ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
+            if ended:
+                run.output.line(f"ended {ended} sessions of the migration: what they had not committed is undone")
         await self._exclusive.let_go(run)
 
     async def deploy(self, run: Run) -> None:
@@ -340,3 +350,22 @@ class DeploySteps:
         """Remove the work directory; nothing else is left of a build."""
         await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
         run.output.line("work directory removed")
+
+
+async def _given_time_to_end(run: Run, job: Coroutine[None, None, None]) -> None:
+    """A migration that is cancelled has a moment to come to its end: half of one is worse than either.
+
+    A server that merely stops does not wait.
+    """
+    task = asyncio.ensure_future(job)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if run.cancelled and not task.done():
+            run.output.line(f"to be stopped: the migration has {format_duration(MIGRATION_GRACE_S)} to end by itself")
+            await asyncio.wait({task}, timeout=MIGRATION_GRACE_S)
+        raise
+    finally:
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

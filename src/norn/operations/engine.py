@@ -147,7 +147,6 @@ class Engine:
 
     def _forget(self, id_: str) -> None:
         self._tasks.pop(id_, None)
-        self._executor.forget(id_)
         if not self._stopping:
             self._claims.pop(id_, None)
             self.wake()

@@ -64,21 +64,23 @@ class Executor:
         self._store = store
         self._procedures = procedures
         self._point = point
-        self._cancellable: set[str] = set()
-        self._cancelled: set[str] = set()
+        self._runs: dict[str, Run] = {}
 
     def cancel(self, operation_id: str, task: asyncio.Task[None]) -> None:
         """Cancel an operation that `task` works on; does nothing where it is ending anyway."""
-        if operation_id in self._cancellable:
-            self._cancellable.discard(operation_id)
-            self._cancelled.add(operation_id)
+        run = self._runs.get(operation_id)
+        if run is not None and run.cancellable:
+            run.cancellable, run.cancelled = False, True
             task.cancel()
 
-    def forget(self, operation_id: str) -> None:
-        self._cancelled.discard(operation_id)
-        self._cancellable.discard(operation_id)
-
     async def run(self, run: Run, claim: Claim) -> Outcome:
+        self._runs[run.id] = run
+        try:
+            return await self._run(run, claim)
+        finally:
+            del self._runs[run.id]
+
+    async def _run(self, run: Run, claim: Claim) -> Outcome:
         operation = claim.operation
         procedure = self._procedures(operation)
         if claim.undoing:
@@ -89,16 +91,16 @@ class Executor:
         try:
             if operation.cancel is not None:
                 raise self._cancelled_error(run)
-            self._cancellable.add(operation.id)
+            run.cancellable = True
             ended = await self._forward(run, procedure)
-            self._cancellable.discard(operation.id)
+            run.cancellable = False
         except (LeaseLost, DatabaseUnavailable):
             raise
         except NornError as error:
-            self._cancellable.discard(operation.id)
+            run.cancellable = False
             return await self._fail(run, procedure, error)
         except asyncio.CancelledError:
-            if operation.id not in self._cancelled:
+            if not run.cancelled:
                 raise
             task = asyncio.current_task()
             assert task is not None
@@ -106,7 +108,7 @@ class Executor:
             current = await self._store.operation(operation.id)
             return await self._fail(run, procedure, self._cancelled_error(run, current))
         except Exception as error:
-            self._cancellable.discard(operation.id)
+            run.cancellable = False
             return await self._fail(run, procedure, _as_ours(error, operation.id))
         return await self._end(run, procedure, Outcome(OperationStatus.SUCCEEDED, None), ended)
 

@@ -21,6 +21,10 @@ class Run:
         self.state: dict[str, Any] = claim.state
         """What the steps of this operation know; kept with each finished step, and by `checkpoint`."""
         self.output = StepOutput()
+        self.cancellable = False
+        """It can still be cancelled: it is neither ending nor being undone."""
+        self.cancelled = False
+        """Somebody has cancelled it; else a step that is interrupted goes on elsewhere, or after a restart."""
         self._leaving: list[Callable[[], Awaitable[None]]] = []
 
     def on_leave(self, action: Callable[[], Awaitable[None]]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from norn.domain.deployments import Deployment, Status
 from norn.domain.images import Image
 from norn.domain.ports import Release, Switch
 from norn.domain.store import NOW, Fenced
-from norn.domain.targets import LiveVersion, NoTarget, Question, Target
+from norn.domain.targets import LiveVersion, NoTarget, Question, Target, findings_about
 from norn.domain.verdict import Level, verdict_of
 from norn.errors import RolloutFailed
 from norn.operations import rollouts
@@ -77,9 +78,28 @@ class RollbackSteps:
                 await transaction.update_deployment(from_deployment_id=known.id, from_image_tag=known.image_tag)
         target = await self._services.store.deployment(own.target_deployment_id or "")
         assert target is not None
+        if run.operation.params.get("stops") and not run.operation.params.get("withData"):
+            await self._judge_again(run, target, live)
         previous = await rollouts.remembered(self._services, run.app, live)
         run.state.update(prepared(target, own.template, live, previous))  # kept with the end of this step
         run.output.write(prepared_text(target, live, str((own.target or {}).get("why", ""))))
+
+    async def _judge_again(self, run: Run, target: Deployment, live: LiveVersion | None) -> None:
+        """What was stopped for it may have got as far as the database: by the catalog as it is now, is it enough?"""
+        question = Question(run.app, target, live, template=bool(run.operation.params["template"]))
+        found, doubts = await asyncio.gather(
+            findings_of(self._services, question), self._services.runtime.findings(run.app)
+        )
+        ensured = run.operation.params["ensure"]  # nothing is changed, and nothing is made worse
+        about = () if ensured else findings_about(target, (), await self._services.store.now())
+        verdict = verdict_of((*about, *doubts, *found))
+        for finding in verdict.findings:
+            if finding.level is not Level.SAFE:
+                run.output.line(f"{finding.level.value} {finding.code}: {finding.message}")
+        if verdict.level is Level.UNSAFE and not ensured and not run.operation.params.get("force"):
+            raise refused(target, verdict)
+        async with run.transaction() as transaction:
+            await transaction.update_deployment(verdict=verdict.to_json())
 
     async def _prepare_direct(self, run: Run) -> None:
         """It was made without a server: nothing is left to be changed, all the rest is to be done."""

@@ -60,10 +60,12 @@ def params_of(
     resume: bool = False,
     force: bool = False,
     automatic: bool = False,
+    stops: bool = False,
 ) -> dict[str, Any]:
-    """The parameters of a rollback's operation."""
-    return {"targetId": target.id, "ensure": ensure, "explicit": explicit, "template": template, "resume": resume,
-            "force": force} | ({"automatic": True} if automatic else {})  # fmt: skip
+    """The parameters of a rollback's operation. `stops`: something was in its way, and has been stopped for it."""
+    said = {"targetId": target.id, "ensure": ensure, "explicit": explicit, "template": template, "resume": resume,
+            "force": force}  # fmt: skip
+    return said | ({"automatic": True} if automatic else {}) | ({"stops": True} if stops else {})
 
 
 def prepared(

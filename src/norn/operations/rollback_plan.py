@@ -345,6 +345,7 @@ async def _take(
         template=request.template,
         resume=request.resume,
         force=request.force,
+        stops=bool(plan.stop),
     )
     if plan.data is not None:
         params |= plan.data.params(confirm=request.confirm)
