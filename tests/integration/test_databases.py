@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from tests.fixtures.postgres import PostgresServer
 
 from norn.adapters.postgres.databases import PostgresDatabases
+from norn.adapters.postgres.passwords import Passwords
 from norn.domain.infraspec import PostgresService
 from norn.domain.ports import AppDatabase
 from norn.errors import NotPossible, Unavailable
@@ -24,7 +25,7 @@ def databases(url: str, passwords: Path) -> PostgresDatabases:
     async def server_url() -> str:
         return url
 
-    return PostgresDatabases(server_url, passwords)
+    return PostgresDatabases(server_url, Passwords(passwords))
 
 
 def ensure(postgres: PostgresServer, passwords: Path, app: str, name: str, url: str | None = None) -> AppDatabase:

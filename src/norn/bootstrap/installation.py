@@ -20,6 +20,7 @@ from norn.adapters.local.images import LocalImages
 from norn.adapters.local.runtime import LocalRuntime
 from norn.adapters.postgres.databases import PostgresDatabases
 from norn.adapters.postgres.embedded import EmbeddedPostgres
+from norn.adapters.postgres.passwords import Passwords
 from norn.adapters.postgres.schema import ensure_database
 from norn.adapters.postgres.store import machine
 from norn.adapters.secrets import SecretFiles
@@ -72,9 +73,8 @@ class Installation:
         self.apps_postgres = EmbeddedPostgres(
             home / "postgres" / "apps", account=account, keep_port=True, also_on=pods_host
         )
-        self.databases = PostgresDatabases(
-            self._apps_server_url, home / "postgres-passwords", settings.postgres_pod_url
-        )
+        self.passwords = Passwords(home / "postgres-passwords")
+        self.databases = PostgresDatabases(self._apps_server_url, self.passwords, settings.postgres_pod_url)
         self.source = AppsDirectory(settings.apps_dir, mirrors=home / "repos")
         self.local: LocalRuntime | None = None
         self.cluster: KubernetesRuntime | None = None

@@ -40,6 +40,7 @@ from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
 from norn.operations.health import EVERY_S, check_all
+from norn.operations.leftovers import remove_leftovers
 from norn.operations.procedures import Procedures
 from norn.operations.prune import prune_all, prune_procedure
 from norn.operations.readiness import KeptReadiness
@@ -88,6 +89,8 @@ class Server:
         self._connections = Connections(url)
         await self._connections.open()
         self._store = PostgresStore(self._connections, parts.place)
+        if self._settings.database_url is not None:  # other servers may be on it
+            parts.passwords.key = self._store.installation_key
         snapshots = DumpSnapshots(self._settings.snapshots_dir)
         self.services = Services(
             store=self._store,
@@ -120,6 +123,7 @@ class Server:
             asyncio.create_task(self._repeat("health", EVERY_S, lambda: check_all(self.services), EVERY_S)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
+            asyncio.create_task(self._repeat("leftovers", _TIDY_S, lambda: remove_leftovers(self.services))),
             asyncio.create_task(
                 self._repeat(
                     "readiness", _READINESS_S, lambda: self.readiness.renew(self.services), wake=self._something_passed

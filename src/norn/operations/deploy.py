@@ -176,10 +176,10 @@ class DeploySteps:
         image = await self._services.images.find(run.app, self._tag(run))
         made = image is None or bool(run.state.get("contextUsed"))
         if image is None:
-            if run.state.get("contextUsed"):
-                await self.clone(run)  # a build that was interrupted has been at it
-            await run.checkpoint(contextUsed=True)
             context = self._work_dir(run) / "context"
+            if run.state.get("contextUsed") or not await asyncio.to_thread(context.exists):
+                await self.clone(run)  # a build that was interrupted has been at it, or it was cloned on another server
+            await run.checkpoint(contextUsed=True)
             image = await self._services.images.build(spec, sha, context, run.output.write)
         run.output.line(f"{image.tag} is {image.digest}")
         force = bool(run.operation.params["force"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,8 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from norn.adapters.postgres.passwords import Passwords
 from norn.adapters.postgres.sessions import Session, maintenance_url, session
-from norn.adapters.secrets import keep
 from norn.domain.infraspec import PostgresService
 from norn.domain.ports import AppDatabase, Output
 from norn.domain.snapshot_names import NAME_BYTES
@@ -37,12 +34,14 @@ class PostgresDatabases:
     Args:
         server_url: the URL of a role there that may make databases and roles; asked for each time, since it may have
             to be started.
-        passwords: a private directory for the passwords of the apps' roles.
+        passwords: those of the apps' roles.
         apps_url: a URL of the same server as the apps reach it, where that is another one; only its host and port
             count.
     """
 
-    def __init__(self, server_url: Callable[[], Awaitable[str]], passwords: Path, apps_url: str | None = None) -> None:
+    def __init__(
+        self, server_url: Callable[[], Awaitable[str]], passwords: Passwords, apps_url: str | None = None
+    ) -> None:
         self._server_url = server_url
         self._passwords = passwords
         self._apps_url = apps_url
@@ -57,7 +56,7 @@ class PostgresDatabases:
         if service.url is not None:
             return await self._given(app, service, service.url)
         server_url, role = await self._server_url(), role_of(app)
-        password = self._password(app)
+        password = await self._passwords.of(app)
         async with session(server_url) as connection:
             await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             await _ensure_role(connection, role, password)
@@ -76,7 +75,7 @@ class PostgresDatabases:
             if await cursor.fetchone() is None:
                 return None
             version = connection.info.server_version
-        url = _url(server_url, self._apps_url, service.database, role, self._password(app))
+        url = _url(server_url, self._apps_url, service.database, role, await self._passwords.of(app))
         return AppDatabase(app, service.database, url, make_conninfo(server_url, dbname=service.database), version)
 
     async def _given(self, app: str, service: PostgresService, url: str) -> AppDatabase:
@@ -132,13 +131,6 @@ class PostgresDatabases:
         except (Unavailable, psycopg.Error):
             return None
         return f"{row[0]}/{row[1]}" if row else None
-
-    def _password(self, app: str) -> str:
-        path = self._passwords / app
-        with contextlib.suppress(FileNotFoundError):
-            return path.read_text(encoding="ascii")
-        keep(path, secrets.token_hex(32), replace=False)
-        return path.read_text(encoding="ascii")  # another server may have been first
 
 
 async def _ensure_role(connection: Session, role: str, password: str) -> None:

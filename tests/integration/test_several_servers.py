@@ -1,0 +1,62 @@
+"""Several servers on one database, each with apps of its own machine: processes are worked on where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.fixtures.apps import App
+from tests.fixtures.company import company
+from tests.fixtures.norn import NornServer, until
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[NornServer]]:
+    with company(2, shared=False) as found:
+        yield found
+
+
+def test_what_needs_a_machine_waits_for_the_server_of_that_machine(servers: list[NornServer]) -> None:
+    one, other = servers
+    app = App(one, "at-home")
+    app.deploy("one")
+    app.spec('build: {test: sh -c "sleep 3"}\n')
+    app.commit("two")
+    started = one.api("POST", "/api/apps/at-home/deploy").body["id"]
+    one.step_begun(started, "test")
+    one.kill()
+    until(lambda: not_heard_of(other), "the silence of the one that was killed")
+    assert other.operation(started)["status"] == "running"
+    one.start()
+    assert one.ended(started)["status"] == "succeeded"
+    assert app.get() == "two"
+
+
+def not_heard_of(server: NornServer) -> bool:
+    return any(found["silentS"] > 3 for found in server.api("GET", "/api/servers").body["servers"])
+
+
+def test_events_reach_the_clients_of_every_server(servers: list[NornServer]) -> None:
+    one, other = servers
+    with other.running("watch", "-o", "json") as lines:
+        App(one, "heard").deploy("one")
+        assert any('"heard"' in line and '"succeeded"' in line for line in lines)
+
+
+def test_a_server_that_died_is_named_by_the_doctor_of_another(servers: list[NornServer]) -> None:
+    one, other = servers
+    one.kill()
+    try:
+        dead = until(lambda: [found["id"] for found in known(other) if found["dead"]], "its death", 30)
+        found = other.norn("doctor")
+        assert found.exit_status == 1
+        wrong = [item["message"] for item in found.json()["findings"] if item["check"] == "servers" and not item["ok"]]
+        assert [str(dead[0]) in message for message in wrong] == [True]
+    finally:
+        one.start()
+    assert not [found for found in known(other) if found["dead"]], "its successor on the machine has taken its place"
+
+
+def known(server: NornServer) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = server.api("GET", "/api/servers").body["servers"]
+    return found
