@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.fixtures.postgres import serving
 
+from norn.adapters.postgres import notification_queries
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.outbox import PostgresOutbox
 from norn.adapters.postgres.schema import ensure_database, migrate
@@ -33,10 +34,10 @@ def url() -> Iterator[str]:
 class Database:
     def __init__(self, connections: Connections) -> None:
         self.store, self.outbox = PostgresStore(connections), PostgresOutbox(connections)
-        self._connections = connections
+        self.connections = connections
 
     async def sql(self, statement: Any) -> list[dict[str, Any]]:
-        async with self._connections.connection() as connection:
+        async with self.connections.connection() as connection:
             cursor = await connection.execute(statement)
             return await cursor.fetchall() if cursor.description else []
 
@@ -99,13 +100,17 @@ async def test_addressing_twice_sends_once(database: Database) -> None:
     assert len(await database.outbox.claim(60, 10)) == 2
 
 
-async def test_servers_that_ask_at_the_same_time_get_different_deliveries(database: Database) -> None:
-    for _ in range(5):
+async def test_servers_that_ask_at_the_same_time_get_different_deliveries_and_do_not_wait(database: Database) -> None:
+    for _ in range(3):
         await database.addressed()
-    claimed = await asyncio.gather(*(database.outbox.claim(60, 3) for _ in range(6)))
-    found = [(delivery.notification_id, delivery.url) for deliveries in claimed for delivery in deliveries]
-    assert len(found) == len(set(found))
-    assert len(found) + len(await database.outbox.claim(60, 10)) == 10
+    async with database.connections.transaction() as connection:  # one that is in the middle of it
+        cursor = await connection.execute(notification_queries.CLAIM, {"claim_s": 60, "limit": 2})
+        first = {(row["notification_id"], row["url"]) for row in await cursor.fetchall()}
+        async with asyncio.timeout(10):
+            others = await database.outbox.claim(60, 10)
+    second = {(delivery.notification_id, delivery.url) for delivery in others}
+    assert (len(first), len(second), len(first | second)) == (2, 4, 6)
+    assert await database.outbox.claim(60, 10) == []
 
 
 async def test_a_claim_ends_by_itself_and_the_attempt_has_counted(database: Database) -> None:
