@@ -61,9 +61,9 @@ def notifications(norn: NornServer, app: str) -> list[dict[str, Any]]:
 
 
 def delivery(norn: NornServer, app: str) -> dict[str, Any]:
-    """The one delivery of an app's one notification to a receiver of its own (the installation's come beside it)."""
+    """Of an app's one notification the delivery that did not succeed at once, when that is known; else empty."""
     (notification,) = notifications(norn, app)
-    failing = [found for found in notification["deliveries"] if found["attempts"] != 1 or found["error"]]
+    failing = [found for found in notification["deliveries"] if found["attempts"] > 1 or found["error"]]
     found: dict[str, Any] = failing[0] if failing else {}
     return found
 
