@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from norn.environment import DEFAULT_LISTEN, Environment
 from norn.errors import SettingInvalid
@@ -28,6 +31,8 @@ class Settings(NamedTuple):
     registry: str | None
     builder: str | None
     apps_address: str
+    notify: tuple[str, ...]
+    notify_key: bytes | None
 
     @property
     def token_file(self) -> Path:
@@ -71,4 +76,44 @@ def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
         registry=given.get("registry"),
         builder=given.get("builder"),
         apps_address=given.get("apps_address", "127.0.0.1") or "127.0.0.1",
+        notify=_receivers(given.get("notify")),
+        notify_key=_notify_key(given.get("notify_key")),
     )
+
+
+def _receivers(given: str | None) -> tuple[str, ...]:
+    """The URLs; what is wrong with one is said without repeating it, since it may hold a token."""
+    urls = [url for url in re.split(r"[\s,]+(?=[a-z]+://)|\s+|,$", given or "") if url]
+    for number, url in enumerate(urls, 1):
+        if not _is_receiver(url):
+            raise SettingInvalid(
+                f"NORN_NOTIFY: URL number {number} is not an http or https URL.",
+                hint="For example https://hooks.example.com/norn; several with blanks between them.",
+            )
+    return tuple(dict.fromkeys(urls))
+
+
+def _is_receiver(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https") and bool(parts.hostname) and re.fullmatch(r"[!-~]{1,2000}", url) is not None
+    )
+
+
+def _notify_key(given: str | None) -> bytes | None:
+    if given is None:
+        return None
+    try:
+        key = base64.b64decode(given.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not given.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise SettingInvalid(
+            "NORN_NOTIFY_KEY is not `whsec_` and 24 to 64 bytes in base64.",
+            hint='For example "whsec_$(openssl rand -base64 32)".',
+        )
+    return key

@@ -22,7 +22,7 @@ _KNOWN = frozenset(
     {
         "apps_dir", "url", "token", "listen", "database_url", "postgres_url", "postgres_pod_url",
         "scratch_postgres_url", "snapshots_dir", "runtime", "namespace", "kube_context", "registry", "builder",
-        "apps_address",
+        "apps_address", "notify", "notify_key",
     }
 )  # fmt: skip
 
@@ -42,7 +42,7 @@ class Environment:
     def get(self, name: str, default: str | None = None) -> str | None:
         """The setting NORN_<NAME>; in norn.toml its key is the name in lower case."""
         given = self._variables.get(f"NORN_{name.upper()}")
-        return given or (str(self._toml[name]) if name in self._toml else None) or default
+        return given or (_text(self._toml[name]) if name in self._toml else None) or default
 
     @property
     def url(self) -> str:
@@ -63,6 +63,10 @@ class Environment:
                 return file.read().decode("latin-1").strip()
         except OSError:
             return None
+
+
+def _text(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _read_toml(path: str) -> dict[str, Any]:

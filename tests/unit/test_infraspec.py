@@ -19,6 +19,16 @@ from norn.domain.infraspec.schema import infraspec_schema
 from norn.errors import InfraspecInvalid
 
 TOP = Path(__file__).parents[2]
+
+
+class Yaml12(yaml.SafeLoader):
+    """As editors read it: `on` is a word."""
+
+
+Yaml12.yaml_implicit_resolvers = {
+    letter: [found for found in resolvers if found[0] != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 WEB = "app: shop\nrole: webserver\nport: 8080\ncommand: run\n"
 WORKER = "app: shop\nrole: worker\ncommand: run\n"
 
@@ -66,6 +76,10 @@ def test_the_example_of_the_reference_says_all_of_this() -> None:
     assert (spec.migrations.command, spec.migrations.lock_timeout_s) == (("alembic", "upgrade", "head"), 5.0)
     assert (spec.artifacts.retain, spec.rollback.bake_s, spec.rollback.timeout_s) == (5, 60.0, 300.0)
     assert [(each.name, each.expect) for each in spec.dependencies] == [("payments", 200)]
+    assert [(each.url, each.on) for each in spec.notify] == [
+        ("https://hooks.example.com/norn", ()),
+        ("https://chat.example.com/hooks/ops", ("rollback.failed", "restore.failed")),
+    ]
 
 
 @pytest.mark.parametrize("text", examples())
@@ -308,7 +322,7 @@ def test_the_schema_is_one() -> None:
 
 @pytest.mark.parametrize("text", examples())
 def test_the_schema_takes_every_example(text: str) -> None:
-    assert list(Draft202012Validator(SCHEMA).iter_errors(yaml.safe_load(text))) == []
+    assert list(Draft202012Validator(SCHEMA).iter_errors(yaml.load(text, Yaml12))) == []
 
 
 @pytest.mark.parametrize(
@@ -316,9 +330,51 @@ def test_the_schema_takes_every_example(text: str) -> None:
     ["prot: 1", "replicas: two", "replicas: 101", "deploy: 1", "env: [A]", "env: {1A: x}", "secrets: KEY",
      "rollback: {bake: 60}", "rollback: {bake: soon}", "repo: {branch: main}", "artifacts: {retain: 0}",
      "dependencies: [{name: a}]", "port: 80", "healthcheck: health", "command: []", "build: {comand: x}",
-     'services: {postgres: {database: "a\\tb"}}', "migrations: {}"],
+     'services: {postgres: {database: "a\\tb"}}', "migrations: {}", "notify: [{url: ftp://x}]",
+     "notify: [{on: [rollback]}]", "notify: [{url: 'http://x', on: [rolback]}]"],
 )  # fmt: skip
 def test_the_schema_refuses_what_the_parser_refuses(more: str) -> None:
     text = f"{WORKER}{more}\n" if "command" not in more else f"app: shop\nrole: worker\n{more}\n"
     assert problems_of(text)
-    assert not Draft202012Validator(SCHEMA).is_valid(yaml.safe_load(text))
+    assert not Draft202012Validator(SCHEMA).is_valid(yaml.load(text, Yaml12))
+
+
+# ---- receivers of notifications ----------------------------------------------------------------------------------
+
+SECRET = "t0ps3cret"
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "line", "column"),
+    [
+        (f"{{url: ftp://example.com/{SECRET}}}", "notify[1].url", 6, 11),
+        (f"{{url: 'https:///{SECRET}'}}", "notify[1].url", 6, 11),
+        (f"{{url: 'http://h:99999/{SECRET}'}}", "notify[1].url", 6, 11),
+        (f"{{url: 'http://[::1/{SECRET}'}}", "notify[1].url", 6, 11),
+        (f"{{url: 'http://h/{SECRET} {SECRET}'}}", "notify[1].url", 6, 11),
+        (f"{{url: 'http://h/{SECRET}{'x' * 2_000}'}}", "notify[1].url", 6, 11),
+        ("{on: [rollback]}", "notify[1]", 6, 5),
+        (f"{{url: 'http://h/{SECRET}', on: [rolback]}}", "notify[1].on", 6, 38),
+        (f"{{url: 'http://h/{SECRET}', on: []}}", "notify[1].on", 6, 37),
+        (f"{{url: 'http://h/{SECRET}', on: [rollback, rollback]}}", "notify[1].on", 6, 48),
+        (f"{{url: 'http://first/{SECRET}'}}", "notify", 6, 5),
+    ],
+)
+def test_a_wrong_receiver_is_named_by_its_place_and_its_url_is_not_repeated(
+    written: str, key: str, line: int, column: int
+) -> None:
+    text = f"{WORKER}notify:\n  - {{url: 'http://first/{SECRET}'}}\n  - {written}\n"
+    (problem,) = problems_of(text)
+    assert (problem["key"], problem["line"], problem["column"]) == (key, line, column)
+    assert SECRET not in str(problem)
+
+
+def test_receivers_with_what_they_want_to_hear_of() -> None:
+    spec = spec_of(
+        f"{WORKER}notify: [{{url: 'http://u:p@h:1/x'}}, {{url: https://h, on: [rollback, deploy.failed]}}]\n"
+    )
+    assert [(each.url, each.on) for each in spec.notify] == [
+        ("http://u:p@h:1/x", ()),
+        ("https://h", ("rollback", "deploy.failed")),
+    ]
+    assert "u:p" not in repr(spec)

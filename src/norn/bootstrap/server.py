@@ -20,12 +20,14 @@ import uvicorn
 from norn import __version__
 from norn.adapters.dependencies import HttpDependencies
 from norn.adapters.postgres.connections import Connections
+from norn.adapters.postgres.outbox import PostgresOutbox
 from norn.adapters.postgres.schema import migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.adapters.snapshots.dumps import DumpSnapshots
 from norn.adapters.snapshots.restores import PostgresRestores
 from norn.adapters.snapshots.schemas import PostgresSchemas
 from norn.adapters.snapshots.verification import ScratchVerification
+from norn.adapters.webhooks import HttpWebhooks
 from norn.bootstrap.installation import Installation, lock_home, prepare_home
 from norn.config import Settings
 from norn.domain.operations import OperationKind
@@ -41,6 +43,7 @@ from norn.operations.engine import Engine
 from norn.operations.events import Changes
 from norn.operations.health import EVERY_S, check_all
 from norn.operations.leftovers import remove_leftovers
+from norn.operations.notifications import Notifications
 from norn.operations.procedures import Procedures
 from norn.operations.prune import prune_all, prune_procedure
 from norn.operations.readiness import KeptReadiness
@@ -109,6 +112,15 @@ class Server:
             readiness=self.readiness,
             work_dir=self._settings.home / "work",
         )
+        self.notifications = Notifications(
+            PostgresOutbox(self._connections),
+            parts.source,
+            HttpWebhooks(),
+            self._store.installation_key,
+            receivers=self._settings.notify,
+            key=self._settings.notify_key,
+            told=self.metrics.delivery,
+        )
         self.engine = Engine(
             self._store,
             _procedures(self.services),
@@ -119,6 +131,7 @@ class Server:
         if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
             self.services = dataclasses.replace(self.services, worker=self.engine)
         self._tasks = [
+            asyncio.create_task(self.notifications.run()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("health", EVERY_S, lambda: check_all(self.services), EVERY_S)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
@@ -162,6 +175,7 @@ class Server:
             kind, _, operation_id = payload.partition(":")
             if kind == "operations":
                 self.engine.wake()
+                self.notifications.wake()
             elif kind == "cancel":
                 self.engine.cancel(operation_id)
             elif kind == "events":
@@ -246,7 +260,7 @@ async def serve(settings: Settings) -> None:
     server = Server(Installation(settings))
     try:
         await server.start()
-        context = Context(server.services, server.changes)
+        context = Context(server.services, server.changes, server.notifications)
         app = create_app(context, admin_token(settings.token_file), server.metrics, server.health)
         config = uvicorn.Config(
             app,

@@ -131,6 +131,7 @@ def _server(context: Context) -> Iterator[Finding]:
     context.client.get("/api/apps")
     yield Finding("access", ok=True, message="the server knows the token")
     yield from _servers(context.client.get("/api/servers"))
+    yield from _notifications(context)
 
 
 def _servers(found: dict[str, Any]) -> Iterator[Finding]:
@@ -150,4 +151,22 @@ def _servers(found: dict[str, Any]) -> Iterator[Finding]:
             message=f"nobody works on the {lease['kind']} {lease['operationId']} of {lease['app']}: "
             f"its server has been silent for {lease['overdueS']:.0f} s longer than it may",
             mend="A server takes it up that can: on the local runtime only the one on its machine and NORN_HOME.",
+        )  # fmt: skip
+
+
+def _notifications(context: Context) -> Iterator[Finding]:
+    """What has not arrived, by receiver."""
+    found: dict[str, list[str]] = {}
+    for notification in context.client.get("/api/notifications?limit=200")["notifications"]:
+        for delivery in notification["deliveries"]:
+            if delivery["status"] != "delivered" and delivery["error"]:
+                found.setdefault(delivery["receiver"], []).append(delivery["error"])
+        if notification["error"]:
+            found.setdefault(f"the receivers of {notification['app']}", []).append(notification["error"])
+    if not found:
+        yield Finding("notifications", ok=True, message="all have arrived")
+    for receiver, errors in found.items():
+        yield Finding(
+            "notifications", ok=False, message=f"{len(errors)} undelivered to {receiver}: {errors[0]}",
+            mend="`norn notifications list` shows them; what is still tried arrives once the receiver answers 2xx.",
         )  # fmt: skip

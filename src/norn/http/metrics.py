@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from norn.domain.notifications import Result
 from norn.domain.operations import Operation, OperationStatus
 from norn.domain.ports import Room
 
@@ -24,7 +25,9 @@ class Metrics:
         self._seconds = Histogram(
             "norn_operation_seconds", "From claim to end", ["kind"], registry=self.registry, buckets=_SECONDS
         )
-
+        self._deliveries = Counter(
+            "norn_notification_attempts_total", "Attempts to deliver a notification", ["result"], registry=self.registry
+        )
         self._snapshots = Gauge("norn_snapshots_bytes", "What the dumps of this server take", registry=self.registry)
         self._free = Gauge("norn_snapshots_free_bytes", "What is left on the disk of the dumps", registry=self.registry)
 
@@ -38,6 +41,9 @@ class Metrics:
     def operation(self, operation: Operation, status: OperationStatus, seconds: float) -> None:
         self._operations.labels(operation.kind.value, status.value).inc()
         self._seconds.labels(operation.kind.value).observe(seconds)
+
+    def delivery(self, result: Result) -> None:
+        self._deliveries.labels(result.value).inc()
 
     def text(self) -> tuple[bytes, str]:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 
 from norn.errors import Malformed
 from norn.operations.events import Changes
+from norn.operations.notifications import Notifications
 from norn.operations.services import Caller, Services
 
 MAX_WAIT_S = 60.0
@@ -24,6 +25,7 @@ class Context:
 
     services: Services
     changes: Changes
+    notifications: Notifications
 
 
 def context_of(request: Request) -> Context:

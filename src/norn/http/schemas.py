@@ -292,6 +292,33 @@ class SecretsAnswer(_Answer):
     secrets: list[str]
 
 
+class DeliveryAnswer(_Answer):
+    receiver: str = Field(description="Scheme, host and port; the rest may hold secrets.")
+    status: str = Field(description="pending, delivered, undelivered")
+    attempts: int
+    next_at: str | None
+    delivered_at: str | None
+    error: str = Field(description="Of the last attempt; empty where there was none.")
+
+
+class NotificationAnswer(_Answer):
+    id: str
+    event: str = Field(description="rollback, rollback.automatic, rollback.failed, deploy.failed, restore.failed")
+    app: str
+    operation_id: str
+    at: str
+    error: str = Field(description="Why the receivers that its infraspec names are not known; else empty.")
+    deliveries: list[DeliveryAnswer]
+
+
+class NotificationsAnswer(_Answer):
+    notifications: list[NotificationAnswer]
+
+
+class NotificationKeyAnswer(_Answer):
+    key: str = Field(description="`whsec_…`, by which receivers verify.")
+
+
 class HealthAnswer(_Answer):
     status: str = Field(description="ok, degraded, unavailable")
     version: str

@@ -17,7 +17,7 @@ import psycopg
 import structlog
 from psycopg import errors as pg
 
-from norn.adapters.postgres import queries
+from norn.adapters.postgres import notification_queries, queries
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.rows import (
     to_claim,
@@ -189,11 +189,13 @@ class PostgresStore:
                 await connection.close()
 
     async def tidy(self) -> None:
-        """Forget what nobody needs any more: events after 7 days, what was around old versions after 90."""
+        """Forget what nobody needs any more: events and notifications after 7 days (undelivered ones after
+        30), what was around old versions after 90."""
         await self._do(queries.FORGET_OLD_EVENTS)
         await self._do(queries.FORGET_OLD_SURROUNDINGS)
         await self._do(queries.FORGET_OLD_HEALTH)
         await self._do(queries.FORGET_DEAD_SERVERS)
+        await self._do(notification_queries.FORGET_OLD)
 
     # ---- health --------------------------------------------------------------------------------------------------
 

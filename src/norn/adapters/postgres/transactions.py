@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.connections import Connection
+from norn.adapters.postgres.outbox import note_end
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
@@ -236,6 +237,7 @@ class FencedTransaction(_Publishing):
     ) -> None:
         values = {"id": self._id, "status": status.value, "error": _json(error), "result": _json(result)}
         await self._connection.execute(queries.END_OPERATION, values)
+        await note_end(self._connection, self._id)
         self._publish("operation", self._id, {"id": self._id, "status": status.value})
         self._notify(f"passed:{self._id}")
         self._notify("operations")  # the next one of this app may start

@@ -17,6 +17,7 @@ from norn.domain.infraspec.kinds import (
     Section,
     Text,
 )
+from norn.domain.notifications import Event, place_of
 from norn.domain.snapshot_names import NAME_BYTES
 
 APP_MAX = 50
@@ -48,11 +49,29 @@ def _http_url(value: str) -> str | None:
 _HTTP_URL = Text(
     "an http or https URL", r"https?://[^\s/?#]+[^\s]*", "For example https://pay.example.com/health.", _http_url
 )
+_RECEIVER_URL = Text(
+    "an http or https URL",
+    r"https?://(?=[^/?#])[!-~]{1,2000}",
+    "For example https://hooks.example.com/norn.",
+    lambda value: None if place_of(value) else "the URL has no host, or no port that could be one",
+    secret=True,
+)
 _REPO_URL = Text(
     "the URL of a git repository",
     r"(?:https?|ssh|git|file)://[^\s]+|(?!-)[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:(?!/?-)[^\s:]+|/[^\s]+",
     "For example git@example.com:me/myapp.git, https://… or an absolute path.",
 )
+
+
+class _Unshown(str):
+    """A text that may hold a token."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "this URL"
+
+
 _OWN_DATABASES = ("postgres", "template0", "template1")
 
 
@@ -230,6 +249,23 @@ ROOT = Section(
                 unique=lambda item: item["name"],
             ),
             "What lies outside: asked before a rollback.",
+        ),
+        Field(
+            "notify",
+            ListOf(
+                Section(
+                    (
+                        Field("url", _RECEIVER_URL, "Where it is sent by POST.", required=True),
+                        Field(
+                            "on",
+                            ListOf(Choice(tuple(event.value for event in Event))),
+                            "Of which events; without it, of all.",
+                        ),
+                    )
+                ),
+                unique=lambda item: _Unshown(item["url"]),
+            ),
+            "Who is told of rollbacks and failures, signed and until it has arrived.",
         ),
         Field("deploy", Flag(), "Whether it may be deployed.", default=True),
     ),

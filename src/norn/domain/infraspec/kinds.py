@@ -52,13 +52,15 @@ class Text:
     hint: str = ""
     check: Callable[[str], str | None] = lambda _value: None
     """Says what else is wrong with a value."""
+    secret: bool = False
+    """The value is not repeated in messages."""
 
     def read(self, node: Node) -> str:
         value = scalar(node, self.what)
         if node.tag == "tag:yaml.org,2002:bool" and _plain(node):
             raise Wrong(f"YAML takes {value} for a truth value, and {self.what} is wanted", f'Quote it: "{value}".')
         if not re.fullmatch(self.pattern, value):
-            raise Wrong(f"{value!r} is not {self.what}", self.hint)
+            raise Wrong(f"{'this' if self.secret else repr(value)} is not {self.what}", self.hint)
         if (also := self.check(value)) is not None:
             raise Wrong(also, self.hint)
         return value

@@ -18,6 +18,7 @@ from norn.domain.infraspec.spec import (
     Infraspec,
     Migrations,
     PostgresService,
+    Receiver,
     Repo,
     RollbackPolicy,
     SnapshotPolicy,
@@ -154,6 +155,9 @@ def _cross_check(reader: _Reader, values: Mapping[str, Any], directory_name: str
         reader.wrong("services.postgres", "database is missing", "The name of the app's database.")
     if migrations is not None and database is None and postgres is None:
         reader.wrong("migrations", "there is no database to migrate", "services: {postgres: {database: …}}.")
+    for number, receiver in enumerate(values.get("notify", ())):
+        if receiver.get("on") == ():
+            reader.wrong(f"notify[{number}].on", "the list is empty", "Leave `on` out for all events.")
 
 
 def _migrations(values: Mapping[str, Any]) -> Migrations:
@@ -183,4 +187,5 @@ def _spec(values: Mapping[str, Any]) -> Infraspec:
             auto=rollback.get("auto", True), bake_s=rollback.get("bake", 60.0), timeout_s=rollback.get("timeout", 300.0)
         ),
         dependencies=tuple(Dependency(**dependency) for dependency in values.get("dependencies", ())),
+        notify=tuple(Receiver(**receiver) for receiver in values.get("notify", ())),
     )

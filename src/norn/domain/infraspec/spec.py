@@ -70,6 +70,16 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True)
+class Receiver:
+    """Who is told of what becomes of the app."""
+
+    url: str = field(repr=False)
+    """May hold a token."""
+    on: tuple[str, ...] = ()
+    """Of which events; none: of all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Infraspec:
     app: str
     role: Role
@@ -88,4 +98,5 @@ class Infraspec:
     snapshots: SnapshotPolicy = SnapshotPolicy()
     rollback: RollbackPolicy = RollbackPolicy()
     dependencies: tuple[Dependency, ...] = ()
+    notify: tuple[Receiver, ...] = ()
     deploy: bool = True
