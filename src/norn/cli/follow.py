@@ -58,13 +58,20 @@ def seconds(text: str) -> float:
 
 
 def follow(
-    context: Context, operation_id: str, until: Callable[[Mapping[str, Any]], bool], timeout: str | None = None
+    context: Context,
+    operation_id: str,
+    until: Callable[[Mapping[str, Any]], bool],
+    timeout: str | None = None,
+    *,
+    since: float | None = None,
 ) -> Document:
     """Show an operation's progress until `until` holds for it or it has ended; the operation as it then is.
 
-    Goes on through a server that is restarted. Raises StillRunning when the time is over.
+    The time counts from `since`, a moment of the monotonic clock, or from now. Goes on through a server that is
+    restarted. Raises StillRunning when the time is over.
     """
-    deadline = time.monotonic() + seconds(timeout) if timeout else None
+    begun = time.monotonic() if since is None else since
+    deadline = begun + seconds(timeout) if timeout else None
     last_id, lost = "", 0
     while True:
         try:
