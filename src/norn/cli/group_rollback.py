@@ -260,7 +260,8 @@ class _Group:
         if reply is None or outcome.error is not None or reply.get("committed", True) or has_failed(reply):
             return
         if self._args.no_wait:
-            outcome.error = None if reply.get("accepted", True) else not_accepted_yet(reply)
+            if not reply.get("accepted", True) and not outcome.unchanged:
+                outcome.error = not_accepted_yet(reply)
             return
         try:
             outcome.deployment, outcome.error = self._followed(outcome.planned.app, reply["id"], since)
