@@ -31,9 +31,12 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
         "  norn rollback myapp --restore-snapshot with the data as that version left it; asks first\n"
         "  norn rollback myapp --direct           while Norn itself is down: a kubeconfig is enough\n"
         "  norn rollback shop pay mail            several at once: one plan and verdict for all, then all in parallel\n"
-        "  norn rollback --all --dry-run          every app that can be rolled back"
+        "  norn rollback --all --dry-run          every app that can be rolled back\n\n"
+        "several apps: --further, --template, --resume, --force, --reason, --no-wait and --timeout hold for each of them;\n"
+        "--to, --from, --restore-snapshot and --direct are for a single one. The exit status is the most serious one, in\n"
+        "this order: 1 failed, 7 unreachable, 6 still running, 8 not allowed, 4 refused, 5 busy, 2, 3 nothing there."
     )
-    parser.add_argument("apps", metavar="APP", nargs="*", help="several: all of them or, where one is unsafe, none")
+    parser.add_argument("apps", metavar="APP", nargs="*", help="one or several; where one of several is unsafe, none")
     parser.add_argument("--all", action="store_true", help="every app that has something to be rolled back to")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--to", metavar="V", help="an image tag, a unique prefix of a commit, or a deployment id")
