@@ -191,7 +191,8 @@ def test_no_wait_returns_before_they_are_live(shop: Pair, mail: Pair) -> None:
 
 def test_an_app_named_twice_goes_back_once(shop: Pair) -> None:
     before = len(shop.server.history("shop"))
-    assert shop.server.norn("rollback", "shop", "shop").exit_status == 0
+    back = shop.server.norn("rollback", "shop", "shop")
+    assert (back.exit_status, len(back.json()["apps"])) == (0, 1)
     assert len(shop.server.history("shop")) == before + 1
 
 
@@ -333,3 +334,13 @@ def test_what_has_been_rolled_back_since_the_plan_goes_no_further_back(shop: Pai
         shop.server.ended(first)
         assert answer(terminal, process, b"y") == 4
     assert (shop.newest["id"], risky.get()) == (first, "one")
+
+
+def test_what_was_under_way_already_is_not_asked_for_again(shop: Pair, risky: Pair) -> None:
+    (shop.home / "closed").touch()
+    first = shop.server.api("POST", "/api/apps/shop/rollback").body["id"]
+    with asked(shop.server, "rollback", "shop", "risky") as (terminal, process):
+        (shop.home / "closed").unlink()
+        shop.server.ended(first)
+        assert answer(terminal, process, b"y") == 0
+    assert shop.newest["id"] == first

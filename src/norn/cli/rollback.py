@@ -32,9 +32,9 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
         "  norn rollback myapp --direct           while Norn itself is down: a kubeconfig is enough\n"
         "  norn rollback shop pay mail            several at once: one plan and verdict for all, then all in parallel\n"
         "  norn rollback --all --dry-run          every app that can be rolled back\n\n"
-        "several apps: --further, --template, --resume, --force, --reason, --no-wait and --timeout hold for each of them;\n"
-        "--to, --from, --restore-snapshot and --direct are for a single one. The exit status is the most serious one, in\n"
-        "this order: 1 failed, 7 unreachable, 6 still running, 8 not allowed, 4 refused, 5 busy, 2, 3 nothing there."
+        "several apps: --further, --template, --resume, --force, --reason, --no-wait, --timeout hold for each;\n"
+        "--to, --from, --restore-snapshot and --direct are for a single one. The exit status is the most serious one,\n"
+        "in this order: 1 failed, 7 unreachable, 6 still running, 8 not allowed, 4 refused, 5 busy, 2, 3 nothing there."
     )
     parser.add_argument("apps", metavar="APP", nargs="*", help="one or several; where one of several is unsafe, none")
     parser.add_argument("--all", action="store_true", help="every app that has something to be rolled back to")
