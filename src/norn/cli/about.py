@@ -16,7 +16,7 @@ _norn() {{
         case ${{COMP_WORDS[1]}} in
 {options}
         esac
-    elif [ "$COMP_CWORD" -eq 2 ]; then
+    elif [ "$COMP_CWORD" -eq 2 ] || [ "${{COMP_WORDS[1]}}" = rollback ]; then
         local apps=$(norn apps -o text --quiet 2>/dev/null | awk 'NR > 1 {{print $1}}')
         COMPREPLY=($(compgen -W "$apps" -- "$current"))
     fi

@@ -24,7 +24,7 @@ def announce(context: Context, deployment: Document) -> None:
     printer.progress(
         f"{deployment['kind']} of {deployment['app']}{since} to {deployment['imageTag']}  {deployment['id']}"
     )
-    for line in _reasons(deployment):
+    for line in reasons(deployment):
         printer.progress(line)
     if deployment.get("verdict"):
         from norn.cli.verdicts import findings
@@ -33,7 +33,8 @@ def announce(context: Context, deployment: Document) -> None:
             printer.progress(line, "yellow")
 
 
-def _reasons(deployment: Document) -> list[str]:
+def reasons(deployment: Document) -> list[str]:
+    """Why that target, which were passed over, and which data comes back with it."""
     target = deployment.get("target")
     if not target:
         return []
@@ -61,7 +62,7 @@ def show_plan(plan: Document) -> str:
     if plan["unchanged"]:
         return f"{plan['imageTag']} is live already: nothing would be changed"
     lines = [f"would change {plan['app']} from {plan['fromImageTag'] or 'nothing'} to {plan['imageTag']}"]
-    lines += _reasons(plan)
+    lines += reasons(plan)
     lines += [f"  would stop {id_}" for id_ in plan.get("stops", ())]
     from norn.cli.verdicts import findings, ways
 
@@ -73,9 +74,19 @@ def show_plan(plan: Document) -> str:
 def outcome(context: Context, deployment: Document) -> int:
     """Print how a deployment stands, and its error; the exit status that goes with it."""
     context.printer.result(deployment, lambda: _sentence(deployment))
-    failed = deployment["status"] in ("failed", "cancelled")
+    explain(deployment)
+    return EXIT_FAILED if has_failed(deployment) else EXIT_DONE
+
+
+def has_failed(deployment: Document) -> bool:
+    """Whether it ended without its version being live."""
+    return deployment["status"] in ("failed", "cancelled")
+
+
+def explain(deployment: Document) -> None:
+    """Why it failed, on standard error: the error, the end of what the step printed, what could not be undone."""
     error = deployment.get("error")
-    if failed and error:
+    if has_failed(deployment) and error:
         print(f"error: {error.get('message')}", file=sys.stderr)
         failed_step = next((s for s in reversed(deployment.get("steps", ())) if s["status"] == "failed"), None)
         if failed_step:
@@ -86,7 +97,6 @@ def outcome(context: Context, deployment: Document) -> int:
             print(f"NOT UNDONE, the step {undo['step']}: {undo['message']}", file=sys.stderr)
         if error.get("hint"):
             print(f"hint: {error['hint']}", file=sys.stderr)
-    return EXIT_FAILED if failed else EXIT_DONE
 
 
 def _sentence(deployment: Document) -> str:

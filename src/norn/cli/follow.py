@@ -13,6 +13,7 @@ from norn.errors import ServerUnreachable, SettingInvalid, StillRunning
 
 _RETRIES = 60
 _RETRY_S = 1.0
+_SILENCE_S = 30.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 Document = dict[str, Any]
@@ -25,8 +26,13 @@ class Event(dict[str, Any]):
     id = ""
 
 
-def events(client: Client, query: str, last_id: str = "", timeout_s: float = 30.0) -> Iterator[Event]:
-    """Server-sent events of one connection. The server sends something every few seconds; silence is a lost one."""
+def events(
+    client: Client, query: str, last_id: str = "", timeout_s: float = _SILENCE_S, *, idle: bool = False
+) -> Iterator[Event]:
+    """Server-sent events of one connection. The server sends something every few seconds; silence is a lost one.
+
+    With `idle` that is an event without a type, for who has something else to do while nothing happens.
+    """
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
     answer = client.open("GET", f"/api/events?{query}", headers=headers, timeout_s=timeout_s)
     if answer.status != 200:
@@ -42,7 +48,7 @@ def events(client: Client, query: str, last_id: str = "", timeout_s: float = 30.
                 event.type = value
             elif field == "data":
                 event.update(json.loads(value))
-            elif not raw and event.type:
+            elif not raw and (event.type or idle):
                 yield event
                 event = Event()
 
@@ -58,17 +64,25 @@ def seconds(text: str) -> float:
 
 
 def follow(
-    context: Context, operation_id: str, until: Callable[[Mapping[str, Any]], bool], timeout: str | None = None
+    context: Context,
+    operation_id: str,
+    until: Callable[[Mapping[str, Any]], bool],
+    timeout: str | None = None,
+    *,
+    since: float | None = None,
 ) -> Document:
     """Show an operation's progress until `until` holds for it or it has ended; the operation as it then is.
 
-    Goes on through a server that is restarted. Raises StillRunning when the time is over.
+    The time counts from `since`, a moment of the monotonic clock, or from now. Goes on through a server that is
+    restarted. Raises StillRunning when the time is over.
     """
-    deadline = time.monotonic() + seconds(timeout) if timeout else None
+    begun = time.monotonic() if since is None else since
+    deadline = begun + seconds(timeout) if timeout else None
     last_id, lost = "", 0
     while True:
         try:
-            for event in events(context.client, f"operation={quote(operation_id)}", last_id):
+            silence_s = _SILENCE_S if deadline is None else min(_SILENCE_S, max(deadline - time.monotonic(), 0.01))
+            for event in events(context.client, f"operation={quote(operation_id)}", last_id, silence_s, idle=True):
                 lost, last_id = 0, event.id or last_id
                 _show(context, event)
                 if deadline is not None and time.monotonic() > deadline:
@@ -78,12 +92,13 @@ def follow(
                     if _over(operation) or until(operation):
                         return operation
         except ServerUnreachable:
-            lost += 1
-            if lost == 1:
-                context.printer.progress("the server does not answer; waiting for it", "yellow")
-            if lost > _RETRIES:
-                raise
-            time.sleep(_RETRY_S)
+            if deadline is None or time.monotonic() < deadline:
+                lost += 1
+                if lost == 1:
+                    context.printer.progress("the server does not answer; waiting for it", "yellow")
+                if lost > _RETRIES:
+                    raise
+                time.sleep(_RETRY_S)
         if deadline is not None and time.monotonic() > deadline:
             raise StillRunning(
                 f"Still running after {timeout}; it goes on.",

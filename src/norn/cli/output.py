@@ -51,6 +51,10 @@ class Printer:
         if self.format != "text":
             document = getattr(error, "document", None) or error.to_json()
             self.result(document, lambda: "")
+        self.explain(error)
+
+    def explain(self, error: NornError) -> None:
+        """What happened and what to do, on standard error."""
         paint = "\x1b[31m{}\x1b[0m" if self._progress_colour else "{}"
         print(paint.format("error: ") + error.message, file=sys.stderr)
         for skipped in error.facts.get("skipped") or ():
@@ -60,7 +64,8 @@ class Printer:
         if verdict := error.facts.get("verdict"):
             from norn.cli.verdicts import findings, ways
 
-            print("\n".join([*findings(verdict), *ways(verdict)]), file=sys.stderr)
+            for line in (*findings(verdict), *ways(verdict)):
+                print(line, file=sys.stderr)
         for wrong in (error.facts.get("problems") or ())[:20]:
             print(f"  {wrong.get('message', wrong)}", file=sys.stderr)
         if output := error.facts.get("output"):

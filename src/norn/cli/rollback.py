@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-_ACCEPT_WAIT_S = 60
+ACCEPT_WAIT_S = 60
+"""With --no-wait: how long the server may take to have the change accepted by the runtime."""
 
 
 def add_rollback(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +29,15 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
         "  norn rollback myapp --further          further back than the rollback that has just run\n"
         "  norn rollback myapp --reason 'checkout answers 500'\n"
         "  norn rollback myapp --restore-snapshot with the data as that version left it; asks first\n"
-        "  norn rollback myapp --direct           while Norn itself is down: a kubeconfig is enough"
+        "  norn rollback myapp --direct           while Norn itself is down: a kubeconfig is enough\n"
+        "  norn rollback shop pay mail            several at once: one plan and verdict for all, then all in parallel\n"
+        "  norn rollback --all --dry-run          every app that can be rolled back\n\n"
+        "several apps: --further, --template, --resume, --force, --reason, --no-wait, --timeout hold for each;\n"
+        "--to, --from, --restore-snapshot and --direct are for a single one. The exit status is the most serious one,\n"
+        "in this order: 1 failed, 7 unreachable, 6 still running, 8 not allowed, 4 refused, 5 busy, 2, 3 nothing there."
     )
-    parser.add_argument("app")
+    parser.add_argument("apps", metavar="APP", nargs="*", help="one or several; where one of several is unsafe, none")
+    parser.add_argument("--all", action="store_true", help="every app that has something to be rolled back to")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--to", metavar="V", help="an image tag, a unique prefix of a commit, or a deployment id")
     which.add_argument("--further", action="store_true", help="further back than a rollback that still runs or bakes")
@@ -55,8 +62,13 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     args = context.args
+    if args.all or len(args.apps) != 1:
+        from norn.cli import group_rollback
+
+        return group_rollback.run(context)
+    (app,) = args.apps
     if args.direct:
-        return _direct(context)
+        return _direct(context, app)
     body: dict[str, Any] = {
         "reason": args.reason,
         "force": args.force,
@@ -75,7 +87,7 @@ def run(context: Context) -> int:
         body["imageTag"] = args.to
     if args.from_ is not None:
         body["from"] = args.from_
-    reply = _request(context, body)
+    reply = _request(context, app, body)
     if args.dry_run:
         context.printer.result(reply, lambda: show_plan(reply))
         return EXIT_DONE
@@ -86,11 +98,7 @@ def run(context: Context) -> int:
         return see_rollback_with_data(context, reply["id"], unchanged=reply["unchanged"])
     if args.no_wait:
         if not reply.get("accepted", True) and reply["status"] not in ("failed", "cancelled"):
-            raise StillRunning(
-                f"The runtime has not accepted the change within {_ACCEPT_WAIT_S} s; it goes on.",
-                hint=f"`norn watch {reply['id']}` follows it.",
-                operationId=reply["id"],
-            )
+            raise not_accepted_yet(reply)
         return outcome(context, reply)
     if not reply.get("committed", True) and reply["status"] not in ("failed", "cancelled"):
         from norn.cli.follow import follow
@@ -101,7 +109,16 @@ def run(context: Context) -> int:
     return outcome(context, reply)
 
 
-def _direct(context: Context) -> int:
+def not_accepted_yet(deployment: Mapping[str, Any]) -> StillRunning:
+    """The error for --no-wait where even that would take longer."""
+    return StillRunning(
+        f"The runtime has not accepted the change within {ACCEPT_WAIT_S} s; it goes on.",
+        hint=f"`norn watch {deployment['id']}` follows it.",
+        operationId=deployment["id"],
+    )
+
+
+def _direct(context: Context, app: str) -> int:
     """Become the process that goes to the cluster itself: it has nothing in common with the way through a server."""
     import os
 
@@ -117,9 +134,9 @@ def _direct(context: Context) -> int:
         raise Invalid(
             "--direct goes to the version that is noted on the Kubernetes Deployment, and waits for it; --to, --from, "
             "--further, --template, --restore-snapshot and --no-wait want a server.",
-            hint=f"`kubectl set image deployment/{args.app} CONTAINER=IMAGE` sets any image.",
+            hint=f"`kubectl set image deployment/{app} CONTAINER=IMAGE` sets any image.",
         )
-    words = [f"--direct={args.app}", f"--reason={args.reason}"]
+    words = [f"--direct={app}", f"--reason={args.reason}"]
     words += [f"--{name.replace('_', '-')}" for name in ("resume", "dry_run", "quiet") if getattr(args, name)]
     if args.timeout:
         from norn.cli.follow import seconds
@@ -131,25 +148,25 @@ def _direct(context: Context) -> int:
     os.execv(sys.executable, [sys.executable, "-m", "norn.bootstrap", *words])
 
 
-def _request(context: Context, body: dict[str, Any]) -> dict[str, Any]:
+def _request(context: Context, app: str, body: dict[str, Any]) -> dict[str, Any]:
     """Ask; where the verdict is unsafe and somebody is there, show why and ask them."""
-    path = f"/api/apps/{quote(context.args.app)}/rollback"
-    headers = {"Prefer": f"wait={_ACCEPT_WAIT_S}"} if context.args.no_wait else {}
+    path = f"/api/apps/{quote(app)}/rollback"
+    headers = {"Prefer": f"wait={ACCEPT_WAIT_S}"} if context.args.no_wait else {}
     try:
         reply: dict[str, Any] = context.client.request("POST", path, body, headers)
     except Problem as problem:
         if problem.code != Unsafe.code or context.args.dry_run or not context.printer.interactive:
             raise
-        if not _confirmed(problem.facts):
+        if not goes_on_all_the_same(problem.facts.get("verdict")):
             raise
         reply = context.client.request("POST", path, body | {"force": True}, headers)
     return reply
 
 
-def _confirmed(facts: Mapping[str, Any]) -> bool:
+def goes_on_all_the_same(verdict: Mapping[str, Any] | None) -> bool:
+    """Show at the terminal why a verdict is unsafe, and what whoever sits there says to that."""
     from norn.cli.verdicts import findings, ways
 
-    verdict = facts.get("verdict")
     print("\n".join([*findings(verdict), *ways(verdict)]), file=sys.stderr)
     print("This is not enough, or would do harm. Go on all the same? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
