@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+from pathlib import Path
 
+import psycopg
 import pytest
 from tests.fixtures.apps import App
 from tests.fixtures.norn import NornServer, until
+
+from norn.adapters.accounts import can_reach, for_apps
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +133,25 @@ def test_a_build_that_fails_stops_the_deploy_and_shows_its_output(server: NornSe
     assert failed["step"] == "build"
     assert "compiling" in failed["output"]
     assert app.get() == "one"
+
+
+def test_a_migration_that_ends_in_its_last_ten_seconds_is_left_to_do_so(server: NornServer) -> None:
+    if not can_reach(Path(App.psql), for_apps()):
+        pytest.skip("psql is where apps cannot reach it")
+    app = App(server, "nearly")
+    app.declare("SELECT pg_sleep(3), 1 AS nearly")
+    app.commit("one")
+    deploy = server.api("POST", "/api/apps/nearly/deploy").body["id"]
+    until(lambda: sleeping(app), "the migration")
+    server.norn("cancel", deploy)
+    output = next(step["output"] for step in server.operation(deploy)["steps"] if step["step"] == "migrate")
+    assert ("10s to end by itself" in output, "ended" in output) == (True, False), output
+
+
+def sleeping(app: App) -> bool:
+    try:
+        with app.database() as connection:
+            found = connection.execute("SELECT FROM pg_stat_activity WHERE application_name = 'norn-migrate'")
+            return found.fetchone() is not None
+    except (OSError, psycopg.Error):
+        return False  # it is not made yet

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.apps import App, GitApp
+from tests.fixtures.norn import until
 from tests.runtimes.conftest import World
 
 from norn.adapters.accounts import can_reach, for_apps
@@ -82,3 +83,20 @@ def test_an_app_without_migrations_gets_its_database_and_no_snapshot(world: Worl
     app.deploy("one")
     assert world.server.history("shelfless")[0]["snapshot"] is None
     assert "DATABASE_URL=postgresql://app_shelfless:" in app.get("/env")
+
+
+def test_a_rollback_ends_a_migration_that_takes_its_time_and_says_what_it_has_done(app: GitApp) -> None:
+    app.declare("ALTER TABLE books DROP COLUMN id; COMMIT; SELECT pg_sleep(600)")
+    app.commit("two")
+    deploy = app.server.api("POST", f"/api/apps/{app.name}/deploy").body["id"]
+    until(lambda: "id" not in columns(app), "the half of it that stays", 90)
+    refused = app.server.norn("rollback", app.name)
+    assert (refused.exit_status, refused.json()["verdict"]["level"]) == (4, "unsafe"), "old code would be left on it"
+    back = app.server.norn("rollback", app.name, "--force", timeout_s=180)
+    assert back.exit_status == 0, back.err
+    assert (app.server.history(app.name)[0]["verdict"]["level"], app.get()) == ("unsafe", "one")
+    steps = {step["step"]: step["output"] for step in app.server.operation(deploy)["steps"]}
+    assert "10s to end by itself" in steps["migrate"]
+    with app.database() as connection:
+        left = connection.execute("SELECT FROM pg_stat_activity WHERE application_name = 'norn-migrate'").fetchall()
+    assert left == []

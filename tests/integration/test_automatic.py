@@ -1,0 +1,133 @@
+"""A version that fails its bake is rolled back by itself: once, to the target, and only where that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fixtures.apps import App
+from tests.fixtures.norn import NornServer, survive, until
+
+from norn.adapters.accounts import can_reach, for_apps
+
+WELL_AT_FIRST = """
+real, began = os.path.exists, time.monotonic()
+os.path.exists = lambda path: real(path) and time.monotonic() > began + 2
+"""
+"""For two seconds it is healthy, whatever is wrong."""
+
+
+@pytest.fixture(scope="module")
+def server(shared_norn: NornServer) -> NornServer:
+    return shared_norn
+
+
+def falls_ill(server: NornServer, app: App) -> dict[str, Any]:
+    """Deploys a version that falls ill while it bakes; its operation, once that has ended."""
+    app.commit("two")
+    id_ = server.api("POST", f"/api/apps/{app.name}/deploy").body["id"]
+    server.rolled_out(id_)
+    app.fall_ill()
+    return server.ended(id_)
+
+
+def test_where_it_is_switched_off_it_reports_and_the_version_stays(server: NornServer) -> None:
+    app = App(server, "by-hand")
+    app.deploy("one")
+    app.spec(bake="60s")
+    text = (app.path / "infraspec.yaml").read_text()
+    (app.path / "infraspec.yaml").write_text(text.replace("bake: 60s", "bake: 60s, auto: false"))
+    failed = falls_ill(server, app)
+    app.get_well()
+    assert (failed["error"]["code"], failed["error"]["automatic"]["goes"]) == ("bake_failed", False)
+    assert "rollback.auto is off" in failed["error"]["hint"]
+    assert [entry["status"] for entry in server.history("by-hand")] == ["failed", "deployed"]
+    assert app.get() == "two"
+
+
+def test_where_going_back_is_not_enough_it_reports_and_waits(server: NornServer) -> None:
+    if not can_reach(Path(App.psql), for_apps()):
+        pytest.skip("psql is where apps cannot reach it")
+    app = App(server, "not-enough")
+    app.declare("CREATE TABLE books (id bigint, title text)")
+    app.deploy("one")
+    app.declare("ALTER TABLE books DROP COLUMN title")
+    text = (app.path / "infraspec.yaml").read_text()
+    (app.path / "infraspec.yaml").write_text(text.replace("bake: 0s", "bake: 60s"))
+    failed = falls_ill(server, app)
+    app.get_well()
+    automatic = failed["error"]["automatic"]
+    assert (automatic["goes"], automatic["verdict"]["level"]) == (False, "unsafe")
+    assert "title" in automatic["why"]
+    assert app.get() == "two"
+    assert len(server.history("not-enough")) == 2
+
+
+def test_where_what_was_live_before_was_ill_as_well_it_is_not_the_version(server: NornServer) -> None:
+    app = App(server, "both-ill")
+    app.deploy("one", extra=WELL_AT_FIRST)
+    app.fall_ill()
+    until(lambda: not server.status("both-ill")["health"]["healthy"], "the illness")
+    app.spec(bake="60s")
+    app.commit("two", extra=WELL_AT_FIRST)
+    failed = server.norn("deploy", "both-ill")
+    app.get_well()
+    assert failed.exit_status == 1
+    assert "it is not the version" in failed.json()["error"]["hint"]
+    assert (app.get(), len(server.history("both-ill"))) == ("two", 2)
+
+
+def test_a_rollback_that_was_automatic_and_fails_as_well_is_not_followed_by_another(server: NornServer) -> None:
+    app = App(server, "once", timeout="3s")
+    app.deploy("zero")
+    app.deploy("one")
+    app.spec(bake="60s", timeout="3s")
+    failed = falls_ill(server, app)  # and does not get well
+    back = server.ended(failed["error"]["automatic"]["deploymentId"])
+    app.get_well()
+    assert back["status"] == "failed"
+    assert server.status("once")["operation"] is None
+    assert [entry["kind"] for entry in server.history("once")] == ["rollback", "deploy", "deploy", "deploy"]
+
+
+def test_the_command_waits_for_it_and_exits_with_one(server: NornServer) -> None:
+    app = App(server, "waited-for")
+    good = app.deploy("one")
+    app.spec(bake="60s")
+    app.commit("two", extra=WELL_AT_FIRST.replace("real(path) and ", '"sick" in str(path) and '))
+    failed = server.norn("deploy", "waited-for")
+    assert (failed.exit_status, failed.json()["error"]["automatic"]["imageTag"]) == (1, good)
+    assert app.get() == "one"
+    assert (server.history("waited-for")[0]["requestedBy"], server.status("waited-for")["live"]["imageTag"]) == (
+        "norn",
+        good,
+    )
+
+
+def test_a_server_that_is_killed_as_the_deploy_ends_is_no_reason_for_it_to_be_forgotten(server: NornServer) -> None:
+    app = App(server, "remembered")
+    app.deploy("one")
+    app.spec(bake="60s")
+    app.commit("two", extra=WELL_AT_FIRST.replace("real(path) and ", '"sick" in str(path) and '))
+    survive(server, "remembered", "deploy.end.before", lambda: server.api("POST", "/api/apps/remembered/deploy"))
+    until(lambda: app.get() == "one", "the version before")
+    assert [entry["kind"] for entry in server.history("remembered")] == ["rollback", "deploy", "deploy"]
+
+
+def test_what_the_checks_said_is_kept(server: NornServer) -> None:
+    app = App(server, "kept")
+    app.deploy("one")
+    app.fall_ill()
+    until(lambda: checks(server, "kept") and not checks(server, "kept")[0]["healthy"], "a check", 30)
+    app.get_well()
+    found = checks(server, "kept")
+    assert "status 503" in found[0]["message"]
+    assert found[-1]["responseMs"] > 0
+    lately = server.status("kept")["lately"]
+    assert (lately["failed"] >= 1, lately["last"]["message"]) == (True, found[0]["message"])
+
+
+def checks(server: NornServer, app: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.api("GET", f"/api/apps/{app}/health").body["checks"]
+    return found
