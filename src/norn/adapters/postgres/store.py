@@ -43,8 +43,8 @@ from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
 _NEWEST = 2**63 - 1
-_SILENT_S = 1.5
-"""A server whose connection has gone and that was not heard of for so long is dead: three heartbeats."""
+_SILENT_S = 1.0
+"""A server whose connection has gone and that was not heard of for so long is dead: two heartbeats."""
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
 
 
