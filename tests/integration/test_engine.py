@@ -197,6 +197,57 @@ async def test_a_heartbeat_tells_a_server_what_it_has_lost(store: PostgresStore,
     assert (await store.beat("paused", {id_: old.fence}, 60.0)).held == frozenset()
 
 
+@asynccontextmanager
+async def connected(store: PostgresStore, server: str) -> AsyncIterator[None]:
+    """A server that is known and listens, but beats no more."""
+    await store.register(server)
+    heard = asyncio.Event()
+
+    async def listen() -> None:
+        async for _ in store.notifications(server):
+            heard.set()
+
+    listening = asyncio.create_task(listen())
+    await heard.wait()
+    yield
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_server_whose_connection_has_gone_is_dead_long_before_its_lease_ends(
+    store: PostgresStore, app: str
+) -> None:
+    id_ = await take(store, app)
+    server = new_id()
+    async with connected(store, server):
+        await claim(store, server, id_, lease_s=600.0)
+    async with asyncio.timeout(TIMEOUT_S):
+        taken = await claim(store, "successor", id_, lease_s=SHORT_LEASE_S)
+    assert taken.fence == 2
+
+
+async def test_a_server_that_is_merely_late_keeps_what_it_has_for_as_long_as_its_connection_lasts(
+    store: PostgresStore, app: str
+) -> None:
+    id_ = await take(store, app)
+    server = new_id()
+    async with connected(store, server):
+        await claim(store, server, id_, lease_s=600.0)
+        while next(found for found in await store.servers() if found.id == server).silent_s < 1.2:
+            await asyncio.sleep(0.05)
+        assert await store.claim("successor", SHORT_LEASE_S, []) is None
+
+
+async def test_what_needs_a_place_is_claimed_there_alone(store: PostgresStore, url: str, app: str) -> None:
+    connections = Connections(url, size=2)
+    await connections.open()
+    here = PostgresStore(connections, "here")
+    id_ = await take(here, app)
+    assert await store.claim("elsewhere", 60.0, []) is None
+    assert (await claim(here, "at home", id_)).operation.id == id_
+    await connections.close()
+
+
 async def test_a_heartbeat_keeps_a_lease(store: PostgresStore, app: str) -> None:
     id_ = await take(store, app)
     kept = await claim(store, "a", id_, lease_s=SHORT_LEASE_S)
