@@ -15,8 +15,8 @@ from tests.fixtures.receivers import Receiver
 pytestmark = pytest.mark.xdist_group("notifications")
 
 ALL = "/all/t0ps3cret?token=qu3ry"
-SOON_S = 4.0
-"""Within a second or so, on a busy machine; the poll behind it comes after half a minute."""
+SOON_S = 20.0
+"""Well before the poll behind it, which comes after half a minute."""
 
 
 class World(NamedTuple):
@@ -120,6 +120,19 @@ def test_a_failed_deploy_is_told_with_its_error(world: World) -> None:
     assert payload["error"] == {"code": error["code"], "message": error["message"]}
     assert received.verifies(key_of(world.norn))
     assert world.receiver.of("/deaf", "broken") == []
+
+
+def test_a_version_that_was_rolled_back_by_itself_is_told_twice(world: World) -> None:
+    app = world.app("slips", keen="")
+    app.spec(world.notify(keen=""), bake="60s")
+    app.commit("two", extra="began = time.monotonic()\nos.path.exists = lambda _: time.monotonic() > began + 2")
+    assert world.norn.norn("deploy", "slips").exit_status == 1
+    until(lambda: len(world.receiver.of("/keen", "slips")) > 0, "the first of them")
+    world.norn.api("POST", f"/api/operations/{world.norn.history('slips')[0]['id']}/cancel")  # its bake
+    until(lambda: len(world.receiver.of("/keen", "slips")) == 2, "both of them")
+    told = {received.payload["event"]: received.payload for received in world.receiver.of("/keen", "slips")}
+    assert set(told) == {"deploy.failed", "rollback.automatic"}
+    assert told["rollback.automatic"]["requestedBy"] == "norn"
 
 
 def test_a_receiver_that_answers_500_gets_it_again_with_the_same_id(world: World) -> None:
