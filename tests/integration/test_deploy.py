@@ -155,3 +155,15 @@ def sleeping(app: App) -> bool:
             return found.fetchone() is not None
     except (OSError, psycopg.Error):
         return False  # it is not made yet
+
+
+def test_an_image_that_is_byte_for_byte_one_in_quarantine_is_refused_under_another_commit(server: NornServer) -> None:
+    app = App(server, "same-again")
+    app.deploy("one")
+    bad = app.deploy("two")
+    assert server.norn("rollback", "same-again").exit_status == 0
+    app.commit("two")  # nothing in it is different
+    refused = server.norn("deploy", "same-again")
+    assert (refused.exit_status, refused.json()["error"]["code"]) == (1, "quarantined")
+    assert bad in refused.json()["error"]["message"]
+    app.deploy("three")

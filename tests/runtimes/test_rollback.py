@@ -278,3 +278,18 @@ def test_a_timeout_exits_6_and_the_rollback_goes_on(world: World) -> None:
     assert back.json()["code"] == "still_running"
     norn.ended(norn.history("slow")[0]["id"])
     assert app.get() == "one"
+
+
+def test_a_quarantine_is_listed_and_can_be_lifted_by_a_prefix_of_its_commit(world: World) -> None:
+    app = world.app("lifted")
+    app.deploy("one")
+    bad = app.deploy("two")
+    assert world.server.norn("rollback", "lifted").exit_status == 0
+    listed = world.server.norn("quarantine", "list", "lifted").json()["quarantine"]
+    assert [(item["imageTag"], "rolled back from by" in item["why"]) for item in listed] == [(bad, True)]
+    unknown = world.server.norn("quarantine", "lift", "lifted", "0123456")
+    assert (unknown.exit_status, unknown.json()["candidates"]) == (3, [bad])
+    lifted = world.server.norn("quarantine", "lift", "lifted", bad.rpartition(":")[2][:7])
+    assert lifted.exit_status == 0, lifted.err
+    assert world.server.norn("quarantine", "list", "lifted").json()["quarantine"] == []
+    assert world.server.norn("deploy", "lifted").exit_status == 0
