@@ -130,6 +130,7 @@ def main() -> None:
                 "errors": sorted({f"{error['code']}: {error['message']}"[:200] for error in failed})[:5],
                 "unfinished": int(row[0]) if row else 0,
                 "memoryMiB": [round(value) for value in growth[-1]],
+                "byTenthsMiB": [round(max(values)) for values in growth],
                 "memoryRatio": round(max(ratios), 3),
                 "medianRatio": round(median(ratios), 3),
                 "filesMore": max(found["files"] for found in after) - before["files"],
