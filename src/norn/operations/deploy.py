@@ -300,6 +300,8 @@ class DeploySteps:
         """Bring the new image to life beside the old one, and switch when it is healthy."""
         spec, image = await self._spec(run), await self._image(run)
         template = Template.of(spec)
+        # Now: once it has rolled out, nothing is undone, and a bake that fails or is stopped never gets to the cleanup.
+        await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
         if "previous" not in run.state:  # the first note counts: later on, what is live may be our own already
             live = await live_version(self._services, run.app)
             await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
