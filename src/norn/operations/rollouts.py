@@ -82,6 +82,9 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
     if live is None or live.deployment_id != run.id or previous is None:
         workload = previous.get("workload") if previous and template else None
         await services.runtime.put_back(run.app, run.id, workload, run.output.write)
+        if live is not None and live.deployment_id == run.id:  # there is nothing to go back to: the history says so
+            async with run.transaction() as transaction:
+                await transaction.make_live()
         run.output.line(f"{live.image_tag} was live and stays live" if live else "nothing was live, nothing is")
         return
     image = Image(previous["imageTag"], previous["digest"], previous["commitSha"])
