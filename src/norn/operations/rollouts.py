@@ -84,7 +84,7 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
         await services.runtime.put_back(run.app, run.id, workload, run.output.write)
         if live is not None and live.deployment_id == run.id:  # there is nothing to go back to: the history says so
             async with run.transaction() as transaction:
-                await transaction.make_live()
+                await rolled_out(run, services, transaction)
         run.output.line(f"{live.image_tag} was live and stays live" if live else "nothing was live, nothing is")
         return
     image = Image(previous["imageTag"], previous["digest"], previous["commitSha"])
