@@ -4,16 +4,21 @@ Each run is a `Scenario`, found by hypothesis from a seed. One that breaks an in
 the command that replays it:
 
     NORN_MODEL_SCENARIO='{"servers": 2, …}' .venv/bin/python -m pytest tests/faults/test_model.py -k replay
+
+`make test` makes 200 runs, `make faults` goes on from where it was stopped, up to 10,000 on the same code.
+NORN_MODEL_MINUTES limits one call of it, NORN_MODEL_RUNS says how many there are to be.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.fixtures.model.laboratory import Laboratory
+from tests.fixtures.model.progress import Progress
 from tests.fixtures.model.scenarios import Scenario, scenarios
 from tests.fixtures.postgres import serving
 
@@ -23,6 +28,8 @@ pytestmark = pytest.mark.xdist_group("model")
 RUNS_PER_SEED = 50
 SEEDS = 4
 """Of `make test`: 200 runs."""
+RUNS = int(os.environ.get("NORN_MODEL_RUNS", "10000"))
+MINUTES = float(os.environ.get("NORN_MODEL_MINUTES", "inf"))
 REPLAYS = 20
 
 
@@ -55,6 +62,17 @@ def make_runs(laboratory: Laboratory, number: int) -> None:
 @pytest.mark.parametrize("number", range(SEEDS))
 def test_whatever_fails_operations_come_to_the_end_that_is_said(laboratory: Laboratory, number: int) -> None:
     make_runs(laboratory, number)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+def test_far_more_runs(laboratory: Laboratory, pytestconfig: pytest.Config) -> None:
+    """One seed after the other; those that have passed on this code are not tried again."""
+    assert pytestconfig.cache is not None
+    progress, until = Progress(pytestconfig.cache), time.monotonic() + MINUTES * 60
+    while progress.passed < RUNS and time.monotonic() < until:
+        make_runs(laboratory, SEEDS + progress.passed // RUNS_PER_SEED)
+        progress.add(RUNS_PER_SEED)
 
 
 @pytest.mark.skipif("NORN_MODEL_SCENARIO" not in os.environ, reason="NORN_MODEL_SCENARIO is not set")
