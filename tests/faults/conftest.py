@@ -5,7 +5,6 @@ from tests.fixtures.model.progress import Progress
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    cache = config.cache
-    passed = Progress(cache).passed if cache is not None else 0
+    passed = Progress(config).passed
     if passed:
         terminalreporter.write_line(f"model of the operations: {passed:,} runs with no invariant broken, on this code")

@@ -68,8 +68,7 @@ def test_whatever_fails_operations_come_to_the_end_that_is_said(laboratory: Labo
 @pytest.mark.timeout(0)
 def test_far_more_runs(laboratory: Laboratory, pytestconfig: pytest.Config) -> None:
     """One seed after the other; those that have passed on this code are not tried again."""
-    assert pytestconfig.cache is not None
-    progress, until = Progress(pytestconfig.cache), time.monotonic() + MINUTES * 60
+    progress, until = Progress(pytestconfig), time.monotonic() + MINUTES * 60
     while progress.passed < RUNS and time.monotonic() < until:
         make_runs(laboratory, SEEDS + progress.passed // RUNS_PER_SEED)
         progress.add(RUNS_PER_SEED)
