@@ -35,6 +35,7 @@ from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.prune import apply_retention
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
+from norn.operations.snapshot import forget_unrecorded, recorded, take_noted
 from norn.operations.surroundings import foresee, note_surroundings
 from norn.operations.versions import live_version
 
@@ -230,9 +231,9 @@ class DeploySteps:
         await self._exclusive.have(run, database)
         sha = run.operation.params["sha"][:TAG_LENGTH]
         order = SnapshotOrder(run.app, sha, run.id, f"before the migration of {sha}", await self._services.store.now())
-        taken = await self._services.snapshots.take(database, order, run.output.write)
+        taken = await take_noted(run, self._services, database, order)
         async with run.transaction() as transaction:
-            await transaction.add_snapshot(taken)
+            await recorded(run, transaction, taken)
             await transaction.update_deployment(snapshot=taken.name)
         run.output.line(f"{taken.name}: {taken.size_bytes} bytes")
 
@@ -290,6 +291,7 @@ class DeploySteps:
 
     async def let_go(self, run: Run) -> None:
         await self._exclusive.let_go(run)
+        await forget_unrecorded(run, self._services)
 
     async def end_migration(self, run: Run) -> None:
         """End what still runs of it. What it did cannot be undone."""
