@@ -322,7 +322,7 @@ class DeploySteps:
                 await transaction.lift_quarantine(image.tag)
 
     async def put_back(self, run: Run) -> None:
-        await rollouts.put_back(run, self._services)
+        await rollouts.undo_rollout(run, self._services)
 
     async def bake(self, run: Run) -> None:
         """Watch its health; where it fails, put back what was live (unless `rollback.auto` is off)."""

@@ -100,6 +100,12 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
     run.output.line(f"{image.tag} is live again")
 
 
+async def undo_rollout(run: Run, services: Services, *, template: bool = True) -> None:
+    """`put_back` for what was never written down as live, though it may have been about to be as it was stopped."""
+    run.state.pop("rolledOut", None)
+    await put_back(run, services, template=template)
+
+
 async def rolled_out(run: Run, services: Services, transaction: Fenced) -> None:
     """The operation's own deployment is live from now on; what its runtime has to remember of it is kept."""
     run.state["rolledOut"] = True
