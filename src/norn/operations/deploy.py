@@ -35,7 +35,7 @@ from norn.operations.exclusive import Exclusive
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.prune import apply_retention
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
-from norn.operations.snapshot import forget_unrecorded, recorded, take_noted
+from norn.operations.snapshot import forget_unrecorded, take_noted
 from norn.operations.surroundings import foresee, note_surroundings
 from norn.operations.versions import live_version
 
@@ -233,7 +233,7 @@ class DeploySteps:
         order = SnapshotOrder(run.app, sha, run.id, f"before the migration of {sha}", await self._services.store.now())
         taken = await take_noted(run, self._services, database, order)
         async with run.transaction() as transaction:
-            await recorded(run, transaction, taken)
+            await transaction.add_snapshot(taken)
             await transaction.update_deployment(snapshot=taken.name)
         run.output.line(f"{taken.name}: {taken.size_bytes} bytes")
 

@@ -7,7 +7,6 @@ from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import AppDatabase
 from norn.domain.snapshot_names import snapshot_name
 from norn.domain.snapshots import Snapshot, SnapshotOrder
-from norn.domain.store import Fenced
 from norn.operations.app_databases import database_of, service_of
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once_operation, take_alone
@@ -30,21 +29,16 @@ async def request_snapshot(
 
 
 async def take_noted(run: Run, services: Services, database: AppDatabase, order: SnapshotOrder) -> Snapshot:
-    """Take a snapshot; its name is kept from before it is there, until `recorded`: no dump is left in no record."""
+    """Take a snapshot; its name is kept from before it is there, so that no dump is left in no record."""
     await forget_unrecorded(run, services)
     await run.checkpoint(snapshotBegun=snapshot_name(database.name, order.commit_sha, order.at))
     return await services.snapshots.take(database, order, run.output.write)
 
 
-async def recorded(run: Run, transaction: Fenced, taken: Snapshot) -> None:
-    run.state.pop("snapshotBegun", None)
-    await transaction.add_snapshot(taken)
-    await transaction.save(run.state)
-
-
 async def forget_unrecorded(run: Run, services: Services) -> None:
     """Remove what an attempt left that was interrupted between the dump and the record of it."""
-    if (name := run.state.get("snapshotBegun")) is not None:
+    name = run.state.get("snapshotBegun")
+    if name is not None and all(row["name"] != name for row in await services.store.snapshots(run.app)):
         await services.snapshots.remove(name)
 
 
@@ -59,7 +53,7 @@ def snapshot_procedure(services: Services) -> Procedure:
             taken = await take_noted(run, services, database, order)
         run.state["result"] = {"name": taken.name, "sizeBytes": taken.size_bytes}
         async with run.transaction() as transaction:
-            await recorded(run, transaction, taken)
+            await transaction.add_snapshot(taken)
         run.output.line(f"{taken.name}: {taken.size_bytes} bytes")
 
     async def forget(run: Run) -> None:
