@@ -42,7 +42,7 @@ unit: .venv/dev ## the tests that need no server
 integration: .venv/dev ## the tests with real PostgreSQL and real processes
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/integration $(ARGS)
 
-faults: .venv/dev ## kill the server at each step, at more moments than `make test` does; more of the verdict's oracle
+faults: .venv/dev ## kill the server at each step, at more moments than `make test` does; more of the model and of the verdict's oracle
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup tests/faults tests/cluster/test_faults.py tests/integration/test_verdict_oracle.py $(ARGS)
 
 bench: .venv/dev ## measure; the numbers go into benchmarks/README.md

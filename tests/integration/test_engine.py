@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+from psycopg.pq import PipelineStatus
 from tests.fixtures.postgres import PostgresServer, serving
 
 from norn.adapters.postgres.connections import Connections
@@ -417,6 +419,31 @@ async def test_an_engine_that_is_stopped_as_it_is_woken_stops(
     await asyncio.sleep(0)  # it waits for the next wake-up now
     engine.wake()
     await asyncio.wait_for(engine.stop(), TIMEOUT_S)
+
+
+async def test_a_transaction_that_is_cancelled_leaves_no_connection_in_pipeline_mode(url: str) -> None:
+    """What is done in such a one afterwards is answered, and never committed."""
+    connections = Connections(url, size=2)
+    await connections.open()
+
+    async def write() -> None:
+        async with connections.transaction() as connection:
+            cursor = await connection.execute("SELECT 1")
+            await cursor.fetchone()
+            await connection.execute("SELECT pg_notify('nobody', '')")
+
+    moments = random.Random(1)
+    try:
+        for _ in range(300):
+            writing = asyncio.create_task(write())
+            await asyncio.sleep(moments.uniform(0, 0.003))
+            writing.cancel()
+            await asyncio.wait({writing})
+            async with connections.connection() as one, connections.connection() as other:
+                modes = {connection.pgconn.pipeline_status for connection in (one, other)}
+            assert modes == {PipelineStatus.OFF}
+    finally:
+        await connections.close()
 
 
 # ---- taking over -------------------------------------------------------------------------------------------------

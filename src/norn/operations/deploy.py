@@ -37,6 +37,7 @@ from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.prune import apply_retention
 from norn.operations.quarantine import refuse_quarantined
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
+from norn.operations.snapshot import forget_unrecorded, take_noted
 from norn.operations.surroundings import foresee, note_surroundings
 from norn.operations.versions import live_version
 
@@ -224,7 +225,7 @@ class DeploySteps:
         await self._exclusive.have(run, database)
         sha = run.operation.params["sha"][:TAG_LENGTH]
         order = SnapshotOrder(run.app, sha, run.id, f"before the migration of {sha}", await self._services.store.now())
-        taken = await self._services.snapshots.take(database, order, run.output.write)
+        taken = await take_noted(run, self._services, database, order)
         async with run.transaction() as transaction:
             await transaction.add_snapshot(taken)
             await transaction.update_deployment(snapshot=taken.name)
@@ -285,6 +286,7 @@ class DeploySteps:
 
     async def let_go(self, run: Run) -> None:
         await self._exclusive.let_go(run)
+        await forget_unrecorded(run, self._services)
 
     async def end_migration(self, run: Run) -> None:
         """End what still runs of it, its sessions too: a statement outlives whoever sent it. What it did stays."""
@@ -300,6 +302,8 @@ class DeploySteps:
         """Bring the new image to life beside the old one, and switch when it is healthy."""
         spec, image = await self._spec(run), await self._image(run)
         template = Template.of(spec)
+        # Now: once it has rolled out, nothing is undone, and a bake that fails or is stopped never gets to the cleanup.
+        await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
         if "previous" not in run.state:  # the first note counts: later on, what is live may be our own already
             live = await live_version(self._services, run.app)
             await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
@@ -319,7 +323,7 @@ class DeploySteps:
                 await transaction.lift_quarantine(image.tag, run.operation.requested_by)
 
     async def put_back(self, run: Run) -> None:
-        await rollouts.put_back(run, self._services)
+        await rollouts.undo_rollout(run, self._services)
 
     async def bake(self, run: Run) -> None:
         """Watch its health; where it fails, decide whether it is rolled back by itself."""

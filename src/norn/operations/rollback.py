@@ -216,7 +216,7 @@ class RollbackSteps:
         if run.state.get("partial"):
             run.output.line("some of it is available: it stays as it is")
             return
-        await rollouts.put_back(run, self._services, template=bool(run.operation.params["template"]))
+        await rollouts.undo_rollout(run, self._services, template=bool(run.operation.params["template"]))
 
     async def bake(self, run: Run) -> None:
         """Watch its health; what fails now stays, and is said: nothing goes to and fro by itself."""

@@ -75,6 +75,9 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
     if live is None or live.deployment_id != run.id or previous is None:
         workload = previous.get("workload") if previous and template else None
         await services.runtime.put_back(run.app, run.id, workload, run.output.write)
+        if live is not None and live.deployment_id == run.id:  # there is nothing to go back to: the history says so
+            async with run.transaction() as transaction:
+                await rolled_out(run, services, transaction)
         run.output.line(f"{live.image_tag} was live and stays live" if live else "nothing was live, nothing is")
         return
     image = Image(previous["imageTag"], previous["digest"], previous["commitSha"])
@@ -88,6 +91,12 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
         timeout_s = before_template.rollout_timeout_s
     await services.runtime.watch(run.app, before, timeout_s, run.output.write)
     run.output.line(f"{image.tag} is live again")
+
+
+async def undo_rollout(run: Run, services: Services, *, template: bool = True) -> None:
+    """`put_back` for what was never written down as live, though it may have been about to be as it was stopped."""
+    run.state.pop("rolledOut", None)
+    await put_back(run, services, template=template)
 
 
 async def rolled_out(run: Run, services: Services, transaction: Fenced) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -23,6 +24,13 @@ class Connection(psycopg.AsyncConnection[dict[str, Any]]):
 
 
 async def _note_use(connection: Connection) -> None:
+    """Raises OperationalError, and the pool closes it, where it was left in pipeline mode.
+
+    So it is after a cancellation that came as psycopg was leaving that mode. The next statement in it would be carried
+    out and answered, but never committed, and would keep its locks.
+    """
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        raise psycopg.OperationalError("a transaction was cancelled, and has left the connection in pipeline mode")
     connection.used_at = time.monotonic()
 
 
