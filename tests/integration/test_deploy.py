@@ -151,7 +151,7 @@ def test_a_migration_that_ends_in_its_last_ten_seconds_is_left_to_do_so(server: 
 def sleeping(app: App) -> bool:
     try:
         with app.database() as connection:
-            found = connection.execute("SELECT FROM pg_stat_activity WHERE application_name = 'norn-migrate'")
+            found = connection.execute("SELECT FROM pg_stat_activity WHERE application_name LIKE 'norn-migrate%'")
             return found.fetchone() is not None
     except (OSError, psycopg.Error):
         return False  # it is not made yet

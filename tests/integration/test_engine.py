@@ -201,19 +201,20 @@ async def test_a_heartbeat_tells_a_server_what_it_has_lost(store: PostgresStore,
 
 @asynccontextmanager
 async def connected(store: PostgresStore, server: str) -> AsyncIterator[None]:
-    """A server that is known and listens, but beats no more."""
+    """A server that is known and lives, but beats no more."""
     await store.register(server)
-    heard = asyncio.Event()
-
-    async def listen() -> None:
-        async for _ in store.notifications(server):
-            heard.set()
-
-    listening = asyncio.create_task(listen())
-    await heard.wait()
+    holding = asyncio.create_task(store.hold(server))
+    async with asyncio.timeout(TIMEOUT_S):
+        while not await holds(store, server):
+            await asyncio.sleep(0.02)
     yield
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
+
+
+async def holds(store: PostgresStore, server: str) -> bool:
+    rows = await store._all("SELECT holds FROM servers WHERE id = %(id)s", id=server)
+    return bool(rows[0]["holds"])
 
 
 async def test_a_server_whose_connection_has_gone_is_dead_long_before_its_lease_ends(
@@ -235,7 +236,7 @@ async def test_a_server_that_is_merely_late_keeps_what_it_has_for_as_long_as_its
     server = new_id()
     async with connected(store, server):
         await claim(store, server, id_, lease_s=600.0)
-        while next(found for found in await store.servers() if found.id == server).silent_s < 1.2:
+        while next(found for found in await store.servers() if found.id == server).silent_s < 1.8:
             await asyncio.sleep(0.05)
         assert await store.claim("successor", SHORT_LEASE_S, []) is None
 

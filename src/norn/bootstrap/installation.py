@@ -22,12 +22,12 @@ from norn.adapters.postgres.databases import PostgresDatabases
 from norn.adapters.postgres.embedded import EmbeddedPostgres
 from norn.adapters.postgres.passwords import Passwords
 from norn.adapters.postgres.schema import ensure_database
-from norn.adapters.postgres.store import machine
-from norn.adapters.secrets import SecretFiles
+from norn.adapters.secrets import SecretFiles, keep
 from norn.adapters.source.directory import AppsDirectory
 from norn.config import Settings
 from norn.domain.ports import Images, Runtime, Secrets, Template
 from norn.errors import NotPossible, ServerNotStarted
+from norn.operations.services import new_id
 
 
 def prepare_home(home: Path) -> None:
@@ -64,8 +64,6 @@ class Installation:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.place = None if settings.runtime == "kubernetes" else f"{machine()}:{settings.home.resolve()}"
-        """Where alone operations that are asked for here can be worked on: processes and images of a machine."""
         home = settings.home
         account = for_database()
         self.own_postgres = EmbeddedPostgres(home / "postgres" / "norn", account=account)
@@ -122,6 +120,17 @@ class Installation:
                 "machine as they see it (postgresql://ADDRESS).",
             )
         return {"DATABASE_URL": (await self.databases.ensure(app, spec.postgres)).url}
+
+    def place(self) -> str | None:
+        """Where alone operations that are asked for here can be worked on: processes and images are of one home.
+
+        None where any server can, or there is no other. It goes with the home, whatever the machine is called.
+        """
+        if self.settings.runtime == "kubernetes" or self.settings.database_url is None:
+            return None
+        path = self.settings.home / "place"
+        keep(path, new_id(), replace=False)
+        return path.read_text(encoding="ascii")
 
     async def database_url(self) -> str:
         """Norn's own database, started where it is embedded."""

@@ -91,7 +91,7 @@ class Server:
         revision = await asyncio.to_thread(migrate, url)
         self._connections = Connections(url)
         await self._connections.open()
-        self._store = PostgresStore(self._connections, parts.place)
+        self._store = PostgresStore(self._connections, parts.place())
         if self._settings.database_url is not None:  # other servers may be on it
             parts.passwords.key = self._store.installation_key
         snapshots = DumpSnapshots(self._settings.snapshots_dir)
@@ -153,7 +153,8 @@ class Server:
             taking_in = self._repeat("direct", _RECONCILE_S, lambda: take_in_all(self.services))
             self._tasks.append(asyncio.create_task(taking_in))
         await self.engine.start()
-        self._tasks.append(asyncio.create_task(self._listen()))  # once the server is known: its lock is on its row
+        self._tasks.append(asyncio.create_task(self._listen()))
+        self._tasks.append(asyncio.create_task(self._store.hold(self.engine.server_id)))
         log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
 
     async def stop(self) -> None:
@@ -171,7 +172,7 @@ class Server:
 
     async def _listen(self) -> None:
         """Pass on what servers say when they commit."""
-        async for payload in self._store.notifications(self.engine.server_id):
+        async for payload in self._store.notifications():
             kind, _, operation_id = payload.partition(":")
             if kind == "operations":
                 self.engine.wake()
@@ -202,6 +203,8 @@ class Server:
                 log.warning(f"{name}_failed", error=error.message)
             except OSError as error:
                 log.warning(f"{name}_failed", error=str(error))
+            except Exception:  # a defect once is no reason never to do it again
+                log.exception(f"{name}_failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(every_s):
                     await wake.wait()

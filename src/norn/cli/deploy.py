@@ -9,7 +9,7 @@ from typing import Any
 from norn.cli.context import Context
 from norn.cli.deployments import announce, outcome
 from norn.cli.follow import follow
-from norn.cli.transport import quote
+from norn.cli.transport import Problem, quote
 
 
 def add_deploy(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +46,20 @@ def run(context: Context) -> int:
 def _see_it_rolled_back(context: Context, deployment: Mapping[str, Any]) -> None:
     """Where the server goes back by itself: until what it goes back to is live."""
     automatic = (deployment.get("error") or {}).get("automatic") or {}
-    if automatic.get("deploymentId"):
+    if automatic.get("deploymentId") and _is_there(context, automatic["deploymentId"]):
         context.printer.progress(f"{deployment['error']['message']} Going back to {automatic['imageTag']}", "yellow")
         follow(context, automatic["deploymentId"], lambda operation: operation["committed"], context.args.timeout)
+
+
+def _is_there(context: Context, operation_id: str) -> bool:
+    """Not where somebody has asked for something else in that very moment."""
+    try:
+        context.client.get(f"/api/operations/{quote(operation_id)}")
+    except Problem as problem:
+        if problem.status != 404:
+            raise
+        return False
+    return True
 
 
 def add_adopt(parser: argparse.ArgumentParser) -> None:

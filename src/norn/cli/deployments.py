@@ -79,8 +79,9 @@ def outcome(context: Context, deployment: Document) -> int:
 
 
 def has_failed(deployment: Document) -> bool:
-    """Whether it ended without its version being live."""
-    return deployment["status"] in ("failed", "cancelled")
+    """Whether it ended without its version being live; rolled back at once because its bake failed, say."""
+    status = deployment["status"]
+    return status in ("failed", "cancelled") or (status == "rolled_back" and bool(deployment.get("error")))
 
 
 def explain(deployment: Document) -> None:

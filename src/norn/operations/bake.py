@@ -91,7 +91,7 @@ async def note_health_before(run: Run, services: Services) -> None:
 
 async def fail_bake(run: Run, services: Services, failure: str, *, enabled: bool) -> BakeFailed:
     """The error for a bake that failed; what is done about it is decided, and done as the operation ends."""
-    order, decision = await _decide(run, services, failure, enabled=enabled)
+    order, decision = await _decided(run, services, failure, enabled=enabled)
     if order is None:
         run.output.line(f"it stays live: {decision.why}")
         return BakeFailed(failure, hint=f"It is still live: {decision.why}.", automatic=decision.to_json())
@@ -104,10 +104,28 @@ async def fail_bake(run: Run, services: Services, failure: str, *, enabled: bool
     )
 
 
+async def _decided(
+    run: Run, services: Services, failure: str, *, enabled: bool
+) -> tuple[RollbackOrder | None, Automatic]:
+    """As `_decide`; a runtime that does not answer just now is waited for, as in the bake itself."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + UNANSWERED_S
+    while True:
+        try:
+            return await _decide(run, services, failure, enabled=enabled)
+        except RuntimeUnavailable as error:
+            if loop.time() > deadline:
+                raise
+            run.output.line(f"[what to do is not decided yet: {error.message}]")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
 async def _decide(
     run: Run, services: Services, failure: str, *, enabled: bool
 ) -> tuple[RollbackOrder | None, Automatic]:
     live = await live_version(services, run.app)
+    if live is None or live.deployment is None or live.deployment.id != run.id:
+        return None, Automatic(None, f"{live.image_tag if live else 'nothing'} is live by now")
     choice = await find_target(services, run.app, live)
     verdict = None
     if not isinstance(choice, NoTarget):

@@ -271,7 +271,7 @@ class DeploySteps:
             if ended:
                 run.output.line(f"ended {ended} sessions of an interrupted migration")
         lock_timeout_ms = round(migrations.lock_timeout_s * 1000)
-        env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": MIGRATION_APPLICATION}
+        env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": _application(run)}
         try:
             release = Release(run.app, run.id, await self._image(run), Template.of(spec))
             job = self._services.runtime.run_job(release, MIGRATION_JOB, migrations.command, env, run.output.write)
@@ -293,7 +293,7 @@ class DeploySteps:
         await self._services.runtime.end_job(run.app, MIGRATION_JOB, run.id)
         spec = await self._spec(run)
         if spec.migrations is not None and (database := await self._database(spec)) is not None:
-            ended = await self._services.databases.end_sessions(database, MIGRATION_APPLICATION)
+            ended = await self._services.databases.end_sessions(database, _application(run))
             if ended:
                 run.output.line(f"ended {ended} sessions of the migration: what they had not committed is undone")
         await self._exclusive.let_go(run)
@@ -320,7 +320,7 @@ class DeploySteps:
             before = previous["imageTag"] if previous else None
             await transaction.update_deployment(from_image_tag=before)
             if run.operation.params["force"]:
-                await transaction.lift_quarantine(image.tag, run.operation.requested_by)
+                await transaction.lift_quarantine(image.tag, image.digest, run.operation.requested_by)
 
     async def put_back(self, run: Run) -> None:
         await rollouts.undo_rollout(run, self._services)
@@ -354,6 +354,11 @@ class DeploySteps:
         """Remove the work directory; nothing else is left of a build."""
         await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
         run.output.line("work directory removed")
+
+
+def _application(run: Run) -> str:
+    """What the sessions of an operation's migration call themselves: another app on the database may migrate, too."""
+    return f"{MIGRATION_APPLICATION} {run.id}"
 
 
 async def _given_time_to_end(run: Run, job: Coroutine[None, None, None]) -> None:

@@ -120,9 +120,10 @@ class Engine:
             claims = {id_: claim.fence for id_, claim in self._claims.items()}
             asked = loop.time()
             try:
-                beat = await self._store.beat(self._server_id, claims, self._lease_s)
-            except DatabaseUnavailable as error:
-                log.warning("heartbeat_failed", error=error.message)
+                async with asyncio.timeout(self._lease_s / 4):  # a network that swallows packets fails nothing
+                    beat = await self._store.beat(self._server_id, claims, self._lease_s)
+            except (DatabaseUnavailable, TimeoutError) as error:
+                log.warning("heartbeat_failed", error=str(error))
                 if others and loop.time() - heard > self._lease_s * _OWN_SHARE:
                     self._let_go_of(claims, "it cannot be renewed, and another server may take it over")
                 continue

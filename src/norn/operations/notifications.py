@@ -99,10 +99,11 @@ class Notifications:
         """Where the infraspec cannot be read now, those that it names are looked for again later."""
         try:
             spec = await self._source.infraspec(await self._source.app(notification.app))
-        except NornError as error:
+        except (NornError, OSError) as error:
             pause_s = pause_after(notification.attempts + 1)
             everywhere = receivers_of(notification.event, self._receivers, ())
-            await self._outbox.address_later(notification.id, everywhere, pause_s, error.message)
+            why = error.message if isinstance(error, NornError) else f"{type(error).__name__}: {error.strerror}"
+            await self._outbox.address_later(notification.id, everywhere, pause_s, why)
             log.warning("notification_unaddressed", notification=notification.id, app=notification.app)
             return
         urls = receivers_of(notification.event, self._receivers, spec.notify)

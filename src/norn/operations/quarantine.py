@@ -45,5 +45,5 @@ async def lift(services: Services, app_name: str, version: str, caller: Caller) 
             candidates=[item.image_tag for item in kept],
         )
     async with services.store.accepting(app) as transaction:
-        await transaction.lift_quarantine(found[0].image_tag, caller.name)
+        await transaction.lift_quarantine(found[0].image_tag, found[0].digest, caller.name)
     return found[0]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from norn.domain.automatic import is_automatic
 from norn.domain.deployments import Deployment, Status
 from norn.domain.images import Image
 from norn.domain.ports import Release, Switch
 from norn.domain.store import NOW, Fenced
-from norn.domain.targets import LiveVersion, NoTarget, Question, Target, findings_about
-from norn.domain.verdict import Level, verdict_of
-from norn.errors import RolloutFailed
+from norn.domain.targets import LiveVersion, NoTarget, Question, Target
+from norn.domain.verdict import Finding, Level, verdict_of
+from norn.errors import Cancelled, RolloutFailed
 from norn.operations import rollouts
 from norn.operations.bake import bake
 from norn.operations.procedures import Procedure, Run, Step
@@ -20,6 +22,9 @@ from norn.operations.rollback_order import prepared, prepared_text
 from norn.operations.rollback_plan import nothing_to_roll_back_to, refused
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
+
+_OF_THE_TARGET = ("target_unproven", "target_short_lived", "image_unverified")
+"""What the choice of the target said; it does not change with the database."""
 
 Also = Callable[[Run, Fenced], Awaitable[None]]
 
@@ -73,6 +78,8 @@ class RollbackSteps:
             run.output.line(f"{live.image_tag} rolled out before it could be stopped")
             own = await self._retarget(run, choice, live)
         known = live.deployment if live is not None else None
+        if is_automatic(run.operation.params) and (known is None or known.id != own.from_deployment_id):
+            raise Cancelled(f"{live.image_tag if live else 'nothing'} is live by now: nobody asked to leave that.")
         if known is not None and known.id != own.from_deployment_id:  # an undo goes to where this really came from
             async with run.transaction() as transaction:
                 await transaction.update_deployment(from_deployment_id=known.id, from_image_tag=known.image_tag)
@@ -90,12 +97,14 @@ class RollbackSteps:
         found, doubts = await asyncio.gather(
             findings_of(self._services, question), self._services.runtime.findings(run.app)
         )
-        ensured = run.operation.params["ensure"]  # nothing is changed, and nothing is made worse
-        about = () if ensured else findings_about(target, (), await self._services.store.now())
-        verdict = verdict_of((*about, *doubts, *found))
+        before = (await self.own(run)).verdict or {}
+        kept = [Finding(one["code"], Level(one["level"]), one["message"], _facts(one))
+                for one in before.get("findings", ()) if one["code"] in _OF_THE_TARGET]  # fmt: skip
+        verdict = verdict_of((*kept, *doubts, *found))
         for finding in verdict.findings:
             if finding.level is not Level.SAFE:
                 run.output.line(f"{finding.level.value} {finding.code}: {finding.message}")
+        ensured = run.operation.params["ensure"]  # nothing is changed, and nothing is made worse
         if verdict.level is Level.UNSAFE and not ensured and not run.operation.params.get("force"):
             raise refused(target, verdict)
         async with run.transaction() as transaction:
@@ -189,7 +198,7 @@ class RollbackSteps:
                 reason = f": {run.operation.reason}" if run.operation.reason else ""
                 await transaction.mark_rolled_back(run.state["replaces"], why + reason)
             else:
-                await transaction.lift_quarantine(own.image_tag, run.operation.requested_by)
+                await transaction.lift_quarantine(own.image_tag, own.digest, run.operation.requested_by)
             await self._also(run, transaction)
             await transaction.mark(committed=True)
 
@@ -230,6 +239,10 @@ class RollbackSteps:
         app = await self._services.source.app(run.app)
         spec = await self._services.source.infraspec(app, own.commit_sha or None)
         return spec.rollback.bake_s
+
+
+def _facts(finding: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in finding.items() if name not in ("code", "level", "message")}
 
 
 def timeout_of(own: Deployment) -> float:

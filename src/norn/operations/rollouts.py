@@ -11,7 +11,7 @@ from norn.domain.operations import OperationStatus
 from norn.domain.ports import Release, Switch, Template
 from norn.domain.store import NOW, Fenced
 from norn.domain.targets import LiveVersion, Target
-from norn.errors import NornError, NotPossible, RolloutFailed
+from norn.errors import DatabaseUnavailable, LeaseLost, NornError, NotPossible, RolloutFailed
 from norn.operations.procedures import Outcome, Run
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
@@ -110,14 +110,16 @@ async def rolled_out(run: Run, services: Services, transaction: Fenced) -> None:
 
 async def note_way_back(run: Run, services: Services) -> None:
     """Leave a note in the runtime of where a rollback would go to, for the day on which Norn itself is down."""
-    choice = await find_target(services, run.app, await live_version(services, run.app))
-    way_back = None
-    if isinstance(choice, Target):
-        found = choice.deployment
-        template = template_of(found.template) or NO_TEMPLATE
-        way_back = Release(run.app, found.id, image_of(found), template, found.workload)
     try:
+        choice = await find_target(services, run.app, await live_version(services, run.app))
+        way_back = None
+        if isinstance(choice, Target):
+            found = choice.deployment
+            template = template_of(found.template) or NO_TEMPLATE
+            way_back = Release(run.app, found.id, image_of(found), template, found.workload)
         await services.runtime.note_way_back(run.app, way_back)
+    except (LeaseLost, DatabaseUnavailable):
+        raise
     except NornError as error:
         run.output.line(f"[the way back could not be noted in the cluster: {error.message}]")
 

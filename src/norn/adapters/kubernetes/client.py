@@ -162,8 +162,11 @@ class Cluster:
         None where Norn may not ask. Raises RuntimeUnavailable where it is the API server that does not answer.
         """
         if self._pods is None:
-            params = ConnectionParams(timeout=httpx2.Timeout(timeout_s), trust_env=False)
-            self._pods = PodClient(load_config(self._context), params)
+            config = load_config(self._context)
+            verify = verify_cluster(config.cluster, config.user or User(), config.abs_file)
+            transport = httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS)  # one app never waits for another
+            params = ConnectionParams(httpx2.Timeout(_REQUEST_S), trust_env=False, transport=transport)  # type: ignore[arg-type]
+            self._pods = PodClient(config, params)
         target = pod if scheme == "http" else f"{scheme}:{pod}"
         url = f"/api/v1/namespaces/{self.namespace}/pods/{target}:{port}/proxy/{path.removeprefix('/')}"
         async with translated():

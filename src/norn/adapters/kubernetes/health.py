@@ -28,6 +28,7 @@ class HttpProbe:
     scheme: str
     port: int
     path: str
+    timeout_s: float
 
 
 def http_probe_of(workload: Workload) -> HttpProbe | None:
@@ -39,8 +40,11 @@ def http_probe_of(workload: Workload) -> HttpProbe | None:
     for probe in _PROBES:
         asks: Object = (container.get(probe) or {}).get("httpGet") or {}
         port = _port(container, asks.get("port")) if asks else None
-        if port is not None:
-            return HttpProbe(str(asks.get("scheme") or "HTTP").lower(), port, str(asks.get("path") or "/"))
+        path = str(asks.get("path") or "/")
+        if port is None or asks.get("httpHeaders") or {".", ".."} & set(path.partition("?")[0].split("/")):
+            continue  # what cannot be asked just as the kubelet asks it, and nothing else, is left to the kubelet
+        waits_s = max(TIMEOUT_S, float((container.get(probe) or {}).get("timeoutSeconds") or 0))
+        return HttpProbe(str(asks.get("scheme") or "HTTP").lower(), port, path, waits_s)
     return None
 
 
@@ -52,23 +56,36 @@ def _port(container: Mapping[str, Any], port: object) -> int | None:
     return next((int(found["containerPort"]) for found in named), None)
 
 
-async def ask_pods(cluster: Cluster, workload: Workload, pods: Sequence[Object]) -> Health:
-    """Each pod that the kubelet calls ready is asked itself, in parallel. Raises RuntimeUnavailable."""
+async def ask_pods(cluster: Cluster, workload: Workload, pods: Sequence[Object], reached: set[str]) -> Health:
+    """Each pod that the kubelet calls ready is asked itself, in parallel. Raises RuntimeUnavailable.
+
+    Args:
+        reached: apps of which a pod has answered before; one that does is added. There are clusters whose API server
+            cannot reach pods: until one has answered, silence says nothing of the app, and the kubelet's word counts.
+    """
     probe = http_probe_of(workload)
     ready = [name_of(pod) for pod in pods if (state := pod_state(pod)).ready and not state.going]
     if probe is None or not ready:
         return health_of(workload, pods)
     answers = await asyncio.gather(*(_ask(cluster, name, probe) for name in ready))
+    if any(isinstance(answer, int) for answer, _ in answers):
+        reached.add(workload.name)
+    if workload.name not in reached:
+        return health_of(workload, pods)
     slowest_ms = max(took_ms for _, took_ms in answers)
-    return health_of(workload, pods, {name: why for name, (why, _) in zip(ready, answers, strict=True)}, slowest_ms)
+    reasons = {name: _why_ill(probe, answer) for name, (answer, _) in zip(ready, answers, strict=True)}
+    return health_of(workload, pods, reasons, slowest_ms)
 
 
-async def _ask(cluster: Cluster, pod: str, probe: HttpProbe) -> tuple[str, float]:
-    """Empty where the pod is well (2xx or 3xx), or may not be asked; else why not; and the milliseconds it took."""
+async def _ask(cluster: Cluster, pod: str, probe: HttpProbe) -> tuple[int | str | None, float]:
+    """As `Cluster.ask_pod`, and the milliseconds that it took."""
     began = time.perf_counter()
-    answer = await cluster.ask_pod(pod, probe.scheme, probe.port, probe.path, TIMEOUT_S)
-    took_ms = (time.perf_counter() - began) * 1000
+    answer = await cluster.ask_pod(pod, probe.scheme, probe.port, probe.path, probe.timeout_s)
+    return answer, (time.perf_counter() - began) * 1000
+
+
+def _why_ill(probe: HttpProbe, answer: int | str | None) -> str:
+    """Empty where the pod is well (2xx or 3xx), or may not be asked."""
     if answer is None or (isinstance(answer, int) and 200 <= answer < 400):
-        return "", took_ms
-    what = f"status {answer}" if isinstance(answer, int) else answer
-    return f"health check {probe.path}: {what}", took_ms
+        return ""
+    return f"health check {probe.path}: {f'status {answer}' if isinstance(answer, int) else answer}"

@@ -72,6 +72,7 @@ class KubernetesRuntime:
         self._halts = Halts(cluster, self._mirror, self._changes)
         self._own_environment = own_environment
         self._marks: dict[str, Mark] = {}
+        self._reached: set[str] = set()
 
     def start(self) -> None:
         self._mirror.start()
@@ -124,7 +125,7 @@ class KubernetesRuntime:
         workload = await self._workload(app)
         if workload is None or (workload.live is None and not workload.foreign):
             return None
-        return await ask_pods(self._cluster, workload, await self._pods(workload))
+        return await ask_pods(self._cluster, workload, await self._pods(workload), self._reached)
 
     async def findings(self, app: str) -> Sequence[Finding]:
         """Another deploy tool, no replicas, others that run the same image and would stay on it."""

@@ -54,6 +54,7 @@ class Connections:
             "row_factory": dict_row,
             "options": _OPTIONS,
             "connect_timeout": _CONNECT_TIMEOUT_S,
+            "tcp_user_timeout": 10_000,
             "application_name": "norn",
         }
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(

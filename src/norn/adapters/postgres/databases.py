@@ -91,11 +91,11 @@ class PostgresDatabases:
         return AppDatabase(app, name, url, url, version)
 
     async def end_sessions(self, database: AppDatabase, application_name: str) -> int:
-        """End the sessions of that application in that database; how many there were."""
+        """End the sessions whose application's name begins so in that database; how many there were."""
         async with session(database.admin_url) as connection:
             cursor = await connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-                "WHERE datname = %s AND application_name = %s AND pid <> pg_backend_pid()",
+                "WHERE datname = %s AND starts_with(application_name, %s) AND pid <> pg_backend_pid()",
                 (database.name, application_name),
             )
             return len(await cursor.fetchall())

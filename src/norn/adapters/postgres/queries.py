@@ -23,8 +23,9 @@ REMOVE_SERVER: LiteralString = "DELETE FROM servers WHERE id = %(id)s"
 # whose lock has gone, and which has not been heard of for a moment, is dead; after a restart of PostgreSQL, which takes
 # all locks with it, only the end of the lease says so.
 HOLD_SERVER: LiteralString = """
-SELECT pg_try_advisory_lock(1315926638, number) FROM servers WHERE id = %(id)s
+SELECT pg_advisory_lock(1315926638, number) FROM servers WHERE id = %(id)s
 """
+SERVER_HOLDS: LiteralString = "UPDATE servers SET holds = true WHERE id = %(id)s"
 CLAIM_ORPHAN: LiteralString = """
 UPDATE operations SET owner = %(server)s, fence = fence + 1, claims = claims + 1,
        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
@@ -34,7 +35,8 @@ WHERE id = (SELECT id FROM operations
                    OR pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => 2 * %(lease_s)s)
                       AND owner IN (
                           SELECT id FROM servers dead
-                          WHERE id <> %(server)s AND seen_at < clock_timestamp() - make_interval(secs => %(silent_s)s)
+                          WHERE holds AND id <> %(server)s
+                            AND seen_at < clock_timestamp() - make_interval(secs => %(silent_s)s)
                             AND NOT EXISTS (
                                 SELECT FROM pg_locks JOIN pg_database d ON d.oid = pg_locks.database
                                 WHERE locktype = 'advisory' AND d.datname = current_database()
@@ -137,7 +139,7 @@ ON CONFLICT (app, image_tag) DO NOTHING
 """
 LIFT_QUARANTINE: LiteralString = """
 DELETE FROM quarantine WHERE app = %(app)s
-   AND (image_tag = %(image_tag)s
+   AND (image_tag = %(image_tag)s OR digest = %(digest)s
         OR digest = (SELECT digest FROM quarantine WHERE app = %(app)s AND image_tag = %(image_tag)s))
 RETURNING image_tag
 """

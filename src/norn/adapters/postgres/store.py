@@ -43,8 +43,10 @@ from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
 _NEWEST = 2**63 - 1
-_SILENT_S = 1.0
-"""A server whose connection has gone and that was not heard of for so long is dead: two heartbeats."""
+_SILENT_S = 1.5
+"""A server whose connection has gone and that was not heard of for so long is dead: three heartbeats."""
+_HELD_S = 5.0
+"""How often a server makes sure that it still has the connection that says it lives."""
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -162,7 +164,26 @@ class PostgresStore:
             for row in await self._all(queries.STALE_LEASES)
         ]
 
-    async def notifications(self, server_id: str | None = None) -> AsyncIterator[str]:
+    async def hold(self, server_id: str) -> None:
+        while True:
+            try:
+                connection = await self._connections.dedicated()
+            except DatabaseUnavailable:
+                await asyncio.sleep(_RECONNECT_S[-1])
+                continue
+            try:
+                # Waits for a connection of before that PostgreSQL does not know yet to be dead.
+                await connection.execute(queries.HOLD_SERVER, {"id": server_id})
+                await connection.execute(queries.SERVER_HOLDS, {"id": server_id})
+                while True:
+                    await asyncio.sleep(_HELD_S)
+                    await connection.execute(queries.NOW)
+            except psycopg.OperationalError:
+                await asyncio.sleep(_RECONNECT_S[0])
+            finally:
+                await connection.close()
+
+    async def notifications(self) -> AsyncIterator[str]:
         attempt = 0
         while True:
             try:
@@ -175,8 +196,6 @@ class PostgresStore:
                 continue
             try:
                 await connection.execute("LISTEN norn")
-                if server_id is not None:  # held for as long as this connection lasts: the sign that the server lives
-                    await connection.execute(queries.HOLD_SERVER, {"id": server_id})
                 attempt = 0
                 yield "operations"  # whatever was said while nobody listened
                 yield "events"
@@ -200,8 +219,9 @@ class PostgresStore:
     # ---- health --------------------------------------------------------------------------------------------------
 
     async def note_health(self, app: str, health: Health) -> None:
+        message = health.message.replace("\x00", "\ufffd")  # PostgreSQL's text cannot hold it
         await self._do(queries.NOTE_HEALTH, app=app, wanted=health.wanted, ready=health.ready,
-                       restarts=health.restarts, response_ms=health.response_ms, message=health.message)  # fmt: skip
+                       restarts=health.restarts, response_ms=health.response_ms, message=message)  # fmt: skip
 
     async def health_asked(self, within_s: float) -> frozenset[str]:
         return frozenset(row["app"] for row in await self._all(queries.HEALTH_ASKED, within_s=within_s))

@@ -67,8 +67,8 @@ class _Publishing:
         data = {"id": row["id"], "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
         self._publish("deployment", row["id"], data)
 
-    async def lift_quarantine(self, image_tag: str, by: str) -> None:
-        values = {"app": self._app, "image_tag": image_tag}
+    async def lift_quarantine(self, image_tag: str, digest: str | None, by: str) -> None:
+        values = {"app": self._app, "image_tag": image_tag, "digest": digest}
         cursor = await self._connection.execute(queries.LIFT_QUARANTINE, values)
         if await cursor.fetchone() is not None:
             self._publish("quarantine", None, {"imageTag": image_tag, "lifted": True, "by": by})

@@ -20,7 +20,9 @@ CREATE INDEX health_checks_by_age ON health_checks (at);
 
 ALTER TABLE operations ADD COLUMN place text;
 COMMENT ON COLUMN operations.place IS 'The only place with what it needs; null: anywhere';
-ALTER TABLE servers ADD COLUMN number integer GENERATED ALWAYS AS IDENTITY, ADD COLUMN place text NOT NULL DEFAULT '';
+ALTER TABLE servers ADD COLUMN number integer GENERATED ALWAYS AS IDENTITY, ADD COLUMN place text NOT NULL DEFAULT '',
+    ADD COLUMN holds boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN servers.holds IS 'It has held its lock: that the lock is gone means something';
 """
 
 
