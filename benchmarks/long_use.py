@@ -24,8 +24,8 @@ from benchmarks.report import show
 
 APPS, OPERATIONS, AT_ONCE = 50, 5_000, 24
 SHARE = {"rollback": 30, "restart": 10, "prune": 60}
-WARM = 0.2
-"""The part of the run after which memory is compared: until then caches and pools fill."""
+WARM = 0.5
+"""The part of the run after which memory is compared: until then caches, pools and the allocator's arenas fill."""
 
 
 def memory_mib(server: NornServer) -> float:
