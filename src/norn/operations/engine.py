@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 LEASE_S = 6.0
 BEAT_S = 0.5
 POLL_S = 0.5
+HURRIED = 256
+"""A rollback is a patch and a look now and then: many more of them than builds and dumps fit into a server."""
 _OWN_SHARE = 0.75
 """How much of a lease a server that cannot renew it still works, where there are others."""
 
@@ -84,8 +86,8 @@ class Engine:
         self._wake.set()
 
     def ready(self) -> bool:
-        """Whether it could work on one more operation at once."""
-        return bool(self._loops) and not self._stopping and len(self._tasks) < self._capacity
+        """Whether it could work on one more operation at once that is in a hurry, whatever else is under way."""
+        return bool(self._loops) and not self._stopping and len(self._tasks) < HURRIED
 
     def take(self, claim: Claim) -> None:
         """Work on an operation that was claimed as it was accepted."""
