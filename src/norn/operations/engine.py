@@ -137,6 +137,8 @@ class Engine:
     def _let_go_of(self, operation_ids: Iterable[str], why: str) -> None:
         """Stop working on them, and leave them as they stand."""
         for id_ in operation_ids:
+            if self._executor.is_ending(id_):
+                continue
             if (task := self._tasks.get(id_)) is not None and id_ in self._claims:
                 log.warning("lease_lost", operation=id_, why=why)
                 task.cancel()

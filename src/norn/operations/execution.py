@@ -73,6 +73,11 @@ class Executor:
             run.cancellable, run.cancelled = False, True
             task.cancel()
 
+    def is_ending(self, operation_id: str) -> bool:
+        """Whether the fence alone decides who may still write."""
+        run = self._runs.get(operation_id)
+        return run is not None and run.ending
+
     async def run(self, run: Run, claim: Claim) -> Outcome:
         self._runs[run.id] = run
         try:
@@ -254,6 +259,7 @@ class Executor:
                 await procedure.ends(run, transaction, outcome)
             await transaction.end(outcome.status, outcome.error, run.state.get("result"))
 
+        run.ending = True
         self._point(f"{run.operation.kind.value}.end.before")
         await self._write(run, write)
         self._point(f"{run.operation.kind.value}.end.after")

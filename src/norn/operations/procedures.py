@@ -25,6 +25,8 @@ class Run:
         """It can still be cancelled: it is neither ending nor being undone."""
         self.cancelled = False
         """Somebody has cancelled it; else a step that is interrupted goes on elsewhere, or after a restart."""
+        self.ending = False
+        """Its end is being written, or has been: a heartbeat that finds it gone comes too late."""
         self._leaving: list[Callable[[], Awaitable[None]]] = []
 
     def on_leave(self, action: Callable[[], Awaitable[None]]) -> None:
