@@ -18,6 +18,10 @@ os.path.exists = lambda path: real(path) and time.monotonic() > began + 2
 """For two seconds it is healthy, whatever is wrong."""
 
 
+pytestmark = pytest.mark.xdist_group("automatic")
+"""One server for all of it."""
+
+
 @pytest.fixture(scope="module")
 def server(shared_norn: NornServer) -> NornServer:
     return shared_norn

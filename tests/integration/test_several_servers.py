@@ -10,6 +10,9 @@ from tests.fixtures.company import company
 from tests.fixtures.norn import NornServer, until
 
 
+pytestmark = pytest.mark.xdist_group("several servers")
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[NornServer]]:
     with company(2, shared=False) as found:
