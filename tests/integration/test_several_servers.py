@@ -9,7 +9,6 @@ from tests.fixtures.apps import App
 from tests.fixtures.company import company
 from tests.fixtures.norn import NornServer, until
 
-
 pytestmark = pytest.mark.xdist_group("several servers")
 
 
