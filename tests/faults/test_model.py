@@ -22,8 +22,11 @@ from tests.fixtures.model.progress import Progress
 from tests.fixtures.model.scenarios import Scenario, scenarios
 from tests.fixtures.postgres import serving
 
-pytestmark = pytest.mark.xdist_group("model")
-"""One server for all of it."""
+pytestmark = [
+    pytest.mark.xdist_group("model"),  # one server for all of it
+    # A coroutine of a process that was killed is thrown away where it stood, and psycopg's do not like that.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 RUNS_PER_SEED = 50
 SEEDS = 4

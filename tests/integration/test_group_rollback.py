@@ -74,7 +74,7 @@ class Judged(Pair):
         spec = self.path / "infraspec.yaml"
         spec.write_text(spec.read_text().replace(f"healthcheck: {now}", f"healthcheck: {other}"))
         self.checks = (other, now)
-        self.two = self.deploy("two")
+        self.two = self.deploy("two", extra=f"# {len(self.server.history(self.name))}")  # not the image in quarantine
 
 
 @pytest.fixture(scope="module")
