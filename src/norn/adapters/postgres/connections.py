@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.pq import PipelineStatus
@@ -84,6 +84,17 @@ class Connections:
                 yield connection
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise DatabaseUnavailable(f"Norn's database does not answer: {error}".strip()) from error
+
+    async def all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
+        """The rows of one statement, which commits by itself."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query, values)
+            return await cursor.fetchall()
+
+    async def do(self, query: LiteralString, **values: Any) -> None:
+        """One statement without an answer."""
+        async with self.connection() as connection:
+            await connection.execute(query, values)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, LiteralString
+from typing import Any
 
 from psycopg.types.json import Json
 
@@ -57,29 +57,20 @@ class PostgresOutbox:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    async def _all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
-        async with self._connections.connection() as connection:
-            cursor = await connection.execute(query, values)
-            return await cursor.fetchall()
-
-    async def _do(self, query: LiteralString, **values: Any) -> None:
-        async with self._connections.connection() as connection:
-            await connection.execute(query, values)
-
     async def unaddressed(self, limit: int) -> Sequence[Unaddressed]:
-        return [Unaddressed(**row) for row in await self._all(queries.UNADDRESSED, limit=limit)]
+        return [Unaddressed(**row) for row in await self._connections.all(queries.UNADDRESSED, limit=limit)]
 
     async def address(self, id_: str, urls: Sequence[str]) -> None:
-        await self._do(queries.ADDRESS, id=id_, urls=list(urls), pause_s=None, why="")
+        await self._connections.do(queries.ADDRESS, id=id_, urls=list(urls), pause_s=None, why="")
 
     async def address_later(self, id_: str, urls: Sequence[str], pause_s: float | None, why: str) -> None:
-        await self._do(queries.ADDRESS, id=id_, urls=list(urls), pause_s=pause_s, why=why)
+        await self._connections.do(queries.ADDRESS, id=id_, urls=list(urls), pause_s=pause_s, why=why)
 
     async def claim(self, claim_s: float, limit: int) -> Sequence[Delivery]:
-        return [Delivery(**row) for row in await self._all(queries.CLAIM, claim_s=claim_s, limit=limit)]
+        return [Delivery(**row) for row in await self._connections.all(queries.CLAIM, claim_s=claim_s, limit=limit)]
 
     async def settle(self, delivery: Delivery, judgement: Judgement) -> None:
-        await self._do(
+        await self._connections.do(
             queries.SETTLE,
             id=delivery.notification_id,
             url=delivery.url,
@@ -90,9 +81,9 @@ class PostgresOutbox:
         )
 
     async def next_due_s(self) -> float | None:
-        (row,) = await self._all(queries.NEXT_DUE)
+        (row,) = await self._connections.all(queries.NEXT_DUE)
         seconds: float | None = row["seconds"]
         return seconds
 
     async def recent(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        return await self._all(queries.RECENT, limit=limit)
+        return await self._connections.all(queries.RECENT, limit=limit)

@@ -65,17 +65,14 @@ class PostgresStore:
         self._key: bytes | None = None
 
     async def _all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
-        async with self._connections.connection() as connection:
-            cursor = await connection.execute(query, values)
-            return await cursor.fetchall()
+        return await self._connections.all(query, **values)
 
     async def _one(self, query: LiteralString, **values: Any) -> dict[str, Any] | None:
         rows = await self._all(query, **values)
         return rows[0] if rows else None
 
     async def _do(self, query: LiteralString, **values: Any) -> None:
-        async with self._connections.connection() as connection:
-            await connection.execute(query, values)
+        await self._connections.do(query, **values)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
