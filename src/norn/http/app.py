@@ -15,6 +15,8 @@ from norn.http.access import Access, BodyLimit
 from norn.http.metrics import CountRequests, Metrics
 from norn.http.requests import Context, context_of
 from norn.http.schemas import HealthAnswer, Problem
+from norn.ui import pages
+from norn.ui.security import SecurityHeaders
 
 HealthCheck = Callable[[], Awaitable[dict[str, Any]]]
 """Each part's state: `{name: {"ok": bool, "message": str}}`."""
@@ -73,9 +75,11 @@ def create_app(context: Context, token: str, metrics: Metrics, health: HealthChe
     app.include_router(events.router)
     app.include_router(notification_routes.router)
     app.include_router(_outside)
+    pages.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(Access, token=token)
     app.add_middleware(CountRequests, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     _document_problems(app)
     return app
 

@@ -1,0 +1,16 @@
+"""All pages, one router each."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from norn.ui import assets, errors
+
+ROUTERS = (assets.router,)
+
+
+def install(app: FastAPI) -> None:
+    """Add them to an application that has the API's routes and handlers already."""
+    for router in ROUTERS:
+        app.include_router(router)
+    errors.install(app)
