@@ -50,9 +50,9 @@ class Engine:
     ) -> None:
         self._store = store
         self._executor = Executor(store, procedures, point)
-        self.server_id = self._server_id = server_id
+        self.server_id = server_id
         self._capacity = capacity
-        self.lease_s = self._lease_s = lease_s
+        self.lease_s = lease_s
         self._ended = ended
         self._wake = asyncio.Event()
         self._claims: dict[str, Claim] = {}
@@ -63,7 +63,7 @@ class Engine:
     # ---- life ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        await self._store.register(self._server_id)
+        await self._store.register(self.server_id)
         self._loops = [asyncio.create_task(self._claim_loop()), asyncio.create_task(self._beat_loop())]
 
     async def stop(self) -> None:
@@ -79,7 +79,7 @@ class Engine:
         with contextlib.suppress(DatabaseUnavailable):
             for claim in self._claims.values():
                 await self._store.release(claim)
-            await self._store.unregister(self._server_id)
+            await self._store.unregister(self.server_id)
 
     def wake(self) -> None:
         """There may be something to claim."""
@@ -103,7 +103,7 @@ class Engine:
             self._wake.clear()
             try:
                 while len(self._tasks) < self._capacity:
-                    claim = await self._store.claim(self._server_id, self._lease_s, list(self._tasks))
+                    claim = await self._store.claim(self.server_id, self.lease_s, list(self._tasks))
                     if claim is None:
                         break
                     self._take(claim)
@@ -122,11 +122,11 @@ class Engine:
             claims = {id_: claim.fence for id_, claim in self._claims.items()}
             asked = loop.time()
             try:
-                async with asyncio.timeout(self._lease_s / 4):  # a network that swallows packets fails nothing
-                    beat = await self._store.beat(self._server_id, claims, self._lease_s)
+                async with asyncio.timeout(self.lease_s / 4):  # a network that swallows packets fails nothing
+                    beat = await self._store.beat(self.server_id, claims, self.lease_s)
             except (DatabaseUnavailable, TimeoutError) as error:
                 log.warning("heartbeat_failed", error=str(error))
-                if others and loop.time() - heard > self._lease_s * _OWN_SHARE:
+                if others and loop.time() - heard > self.lease_s * _OWN_SHARE:
                     self._let_go_of(claims, "it cannot be renewed, and another server may take it over")
                 continue
             heard, others = asked, beat.others
