@@ -36,6 +36,8 @@ class NornError(Exception):
         if hint:
             self.hint = hint
         self.facts = facts
+        self.noted = False
+        """It is in the audit already."""
 
     def to_json(self) -> dict[str, Any]:
         """`{code, message, hint?, …facts}`, as kept with an operation and shown to people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from tests.fixtures.postgres import PostgresServer, serving
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import ensure_database, migrate
 from norn.adapters.postgres.store import PostgresStore
+from norn.domain.audit import Asked
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.store import Claim
 from norn.errors import Busy, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
@@ -29,6 +30,7 @@ from norn.operations.services import Caller, Services, new_id, once, take_alone
 pytestmark = pytest.mark.xdist_group("engine")  # one server of each version will do
 
 KIND = OperationKind.RESTART
+ASKED = Asked(KIND.value, "shop")
 SHORT_LEASE_S = 0.2
 TIMEOUT_S = 20.0
 
@@ -510,7 +512,7 @@ async def test_the_next_operation_of_the_app_begins_when_the_first_has_ended(sto
 async def test_the_same_key_and_body_answer_with_the_same_operation(store: PostgresStore, app: str) -> None:
     services, caller = services_of(store), Caller("ada", new_id(), "hash")
     first, second = [
-        await once(services, caller, lambda: take_alone(services, app, KIND, caller, "")) for _ in range(2)
+        await once(services, caller, ASKED, lambda: take_alone(services, app, KIND, caller, "")) for _ in range(2)
     ]
     assert first == second
 
@@ -518,17 +520,35 @@ async def test_the_same_key_and_body_answer_with_the_same_operation(store: Postg
 async def test_the_same_key_with_another_body_is_refused(store: PostgresStore, app: str) -> None:
     services, key = services_of(store), new_id()
     one, other = Caller("ada", key, "one"), Caller("ada", key, "other")
-    await once(services, one, lambda: take_alone(services, app, KIND, one, ""))
+    await once(services, one, ASKED, lambda: take_alone(services, app, KIND, one, ""))
     with pytest.raises(IdempotencyKeyReused):
-        await once(services, other, lambda: take_alone(services, app, KIND, other, ""))
+        await once(services, other, ASKED, lambda: take_alone(services, app, KIND, other, ""))
 
 
 async def test_the_same_request_sent_at_once_is_taken_once(store: PostgresStore, app: str) -> None:
     services, caller = services_of(store), Caller("ada", new_id(), "hash")
     ids = await asyncio.gather(
-        *(once(services, caller, lambda: take_alone(services, app, KIND, caller, "")) for _ in range(5))
+        *(once(services, caller, ASKED, lambda: take_alone(services, app, KIND, caller, "")) for _ in range(5))
     )
     assert len(set(ids)) == 1
+
+
+# ---- the audit ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_committed_is_not_in_the_audit_and_what_is_always_is(store: PostgresStore, app: str) -> None:
+    with suppress(InterruptedError):
+        async with store.accepting(app) as transaction:
+            await transaction.add_operation(new_id(), KIND, {}, "ada", "")
+            raise InterruptedError
+    id_ = await take(store, app)
+    async with working(store):
+        await ended(store, id_)
+    kept = await store.audit.entries([app], None, 10)
+    assert [(found.entry.action, found.entry.subject) for found in kept] == [
+        (f"{KIND.value}.end", id_),
+        (f"{KIND.value}.request", id_),
+    ]
 
 
 # ---- events ------------------------------------------------------------------------------------------------------

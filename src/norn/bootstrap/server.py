@@ -37,6 +37,7 @@ from norn.http.app import create_app
 from norn.http.metrics import Metrics
 from norn.http.requests import Context
 from norn.operations.adopt import adopt_procedure
+from norn.operations.audit import Attempts
 from norn.operations.deploy import deploy_procedure
 from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
@@ -121,6 +122,7 @@ class Server:
             key=self._settings.notify_key,
             told=self.metrics.delivery,
         )
+        self.attempts = Attempts(self._store.audit)
         self.engine = Engine(
             self._store,
             _procedures(self.services),
@@ -132,6 +134,7 @@ class Server:
             self.services = dataclasses.replace(self.services, worker=self.engine)
         self._tasks = [
             asyncio.create_task(self.notifications.run()),
+            asyncio.create_task(self.attempts.run()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("health", EVERY_S, lambda: check_all(self.services), EVERY_S)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
@@ -263,7 +266,7 @@ async def serve(settings: Settings) -> None:
     server = Server(Installation(settings))
     try:
         await server.start()
-        context = Context(server.services, server.changes, server.notifications)
+        context = Context(server.services, server.changes, server.notifications, server.attempts)
         app = create_app(context, admin_token(settings.token_file), server.metrics, server.health)
         config = uvicorn.Config(
             app,

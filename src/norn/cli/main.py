@@ -44,6 +44,7 @@ COMMANDS = {
     "watch": Command("operations", "follow events"),
     "quarantine": Command("quarantine", "images that were rolled back from: list them, let one be deployed again"),
     "secrets": Command("secrets", "set, unset or list an app's secrets"),
+    "audit": Command("audit", "who did what, from where and why, and what was refused"),
     "notifications": Command("notifications", "what others were told, what has not arrived; the key to verify it with"),
     "doctor": Command("doctor", "what is missing or wrong here, and the mend"),
     "version": Command("about", "the version"),

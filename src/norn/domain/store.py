@@ -14,10 +14,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
 
+from norn.domain.audit import Who
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.health import HealthCheck
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.ports.audit import Audit
 from norn.domain.ports.runtimes import Health
 from norn.domain.retention import BuiltImages
 from norn.domain.servers import ServerSeen, StaleLease
@@ -263,7 +265,12 @@ class Accepting(Protocol):
 class Store(Protocol):
     """Everything else is reading."""
 
-    def accepting(self, app: str) -> AbstractAsyncContextManager[Accepting]: ...
+    @property
+    def audit(self) -> Audit: ...
+
+    def accepting(self, app: str, who: Who | None = None) -> AbstractAsyncContextManager[Accepting]:
+        """`who` is written into the audit, with what is done; None: whoever each thing is requested by."""
+        ...
 
     def fenced(self, claim: Claim) -> AbstractAsyncContextManager[Fenced]: ...
 

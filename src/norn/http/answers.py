@@ -15,6 +15,7 @@ AppName = Annotated[str, Path(max_length=256, description="The app's name", exam
 _PROBLEMS: dict[int, str] = {
     400: "malformed",
     401: "no token, or an unknown one",
+    403: "the token may not do this",
     404: "unknown",
     405: "no such method here",
     409: "refused, busy, or nothing to do it with; `type` tells which",

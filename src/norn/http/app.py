@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from norn import __version__
-from norn.http import answers, events, notification_routes, problems, routes, snapshot_routes
+from norn.http import answers, audit_routes, events, notification_routes, problems, routes, snapshot_routes
 from norn.http.access import Access, BodyLimit
 from norn.http.metrics import CountRequests, Metrics
 from norn.http.requests import Context, context_of
@@ -61,7 +61,8 @@ def create_app(context: Context, token: str, metrics: Metrics, health: HealthChe
         version=__version__,
         summary="Deploys apps, and gets them back when a deployment goes wrong.",
         openapi_tags=[
-            {"name": name} for name in ("apps", "secrets", "snapshots", "history", "events", "notifications", "server")
+            {"name": name}
+            for name in ("apps", "secrets", "snapshots", "history", "audit", "events", "notifications", "server")
         ],
         docs_url="/docs",
         redoc_url=None,
@@ -73,6 +74,7 @@ def create_app(context: Context, token: str, metrics: Metrics, health: HealthChe
     app.include_router(routes.router)
     app.include_router(snapshot_routes.router)
     app.include_router(events.router)
+    app.include_router(audit_routes.router)
     app.include_router(notification_routes.router)
     app.include_router(_outside)
     pages.install(app)

@@ -11,7 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from norn.errors import Invalid, Malformed, NornError, NotAuthenticated
+from norn.errors import Invalid, Malformed, NornError, NotAllowed, NotAuthenticated
+from norn.http.requests import context_of, who_of
 
 log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -49,9 +50,19 @@ def _invalid(error: RequestValidationError) -> NornError:
     return Invalid(f"{first['where']}: {first['message']}.", hint="See /docs for what is taken.", problems=problems)
 
 
-async def _on_norn_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_norn_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, NornError)
+    if isinstance(error, NotAllowed) and not error.noted:
+        await note_refused(request, error)
     return problem_response(error)
+
+
+async def note_refused(request: Request, error: NornError) -> None:
+    """Write down that somebody has tried what they may not do."""
+    error.noted = True
+    app = request.path_params.get("app")
+    subject = f"{request.method} {request.url.path}"
+    await context_of(request).attempts.note(who_of(request), "refused", subject, error.message, app=app)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:

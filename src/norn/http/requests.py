@@ -9,12 +9,16 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from norn.domain.access import Grant, Role
+from norn.domain.audit import Who
 from norn.errors import Malformed
+from norn.operations.audit import Attempts
 from norn.operations.events import Changes
 from norn.operations.notifications import Notifications
 from norn.operations.services import Caller, Services
 
 MAX_WAIT_S = 60.0
+_ALL = Grant("", "admin", Role.ADMIN, None)
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)", re.IGNORECASE)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
@@ -26,6 +30,8 @@ class Context:
     services: Services
     changes: Changes
     notifications: Notifications
+    attempts: Attempts
+    """Writes down what is tried in vain."""
 
 
 def context_of(request: Request) -> Context:
@@ -37,6 +43,19 @@ def services_of(request: Request) -> Services:
     return context_of(request).services
 
 
+def grant_of(request: Request) -> Grant:
+    """What the token of this request gives."""
+    grant: Grant = getattr(request.state, "grant", _ALL)
+    return grant
+
+
+def who_of(request: Request) -> Who:
+    """Who asks, as the audit names them."""
+    state = request.state
+    address = getattr(state, "address", None) or (request.client.host if request.client else "")
+    return Who(getattr(state, "actor", "admin"), grant_of(request).token_name, address)
+
+
 async def caller_of(
     request: Request,
     idempotency_key: Annotated[
@@ -44,13 +63,13 @@ async def caller_of(
     ] = None,
 ) -> Caller:
     """Who asks; with an Idempotency-Key, what makes the request the same: method, path and body."""
-    actor = getattr(request.state, "actor", "admin")
+    who = who_of(request)
     if idempotency_key is None:
-        return Caller(actor)
+        return Caller(who.actor, token=who.token, address=who.address)
     if not _KEY.match(idempotency_key):
         raise Malformed("Idempotency-Key is not one.", hint="1 to 255 printable ASCII characters without blanks.")
     digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + await request.body()).hexdigest()
-    return Caller(actor, idempotency_key, digest)
+    return Caller(who.actor, idempotency_key, digest, who.token, who.address)
 
 
 def wait_of(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -12,12 +10,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from norn.domain.deployments import Deployment, Status
 from norn.domain.infraspec.schema import infraspec_schema
-from norn.errors import Invalid, Malformed, NotFound
+from norn.errors import Invalid, NotFound
 from norn.http import schemas
 from norn.http.answers import AppName, accepted, problems
+from norn.http.cursors import decode_cursor, encode_cursor
 from norn.http.requests import CallerOf, Context, ContextOf, ServicesOf, WaitOf
 from norn.operations import (
     adopt,
+    app_secrets,
     asking,
     cancel,
     deploy,
@@ -218,18 +218,18 @@ async def list_secrets(app: AppName, services: ServicesOf) -> JSONResponse:
 
 
 @router.put("/apps/{app}/secrets/{name}", tags=["secrets"], status_code=204, responses=problems(404))
-async def put_secret(app: AppName, name: SecretName, body: schemas.SecretBody, services: ServicesOf) -> Response:
+async def put_secret(
+    app: AppName, name: SecretName, body: schemas.SecretBody, services: ServicesOf, caller: CallerOf
+) -> Response:
     """Set a secret; processes get it when they start the next time."""
-    found = await services.source.app(app)
-    await services.secrets.set(found.name, name, body.value)
+    await app_secrets.set_secret(services, app, name, body.value, caller)
     return Response(status_code=204)
 
 
 @router.delete("/apps/{app}/secrets/{name}", tags=["secrets"], status_code=204, responses=problems(404))
-async def delete_secret(app: AppName, name: SecretName, services: ServicesOf) -> Response:
+async def delete_secret(app: AppName, name: SecretName, services: ServicesOf, caller: CallerOf) -> Response:
     """Forget a secret."""
-    found = await services.source.app(app)
-    await services.secrets.unset(found.name, name)
+    await app_secrets.unset_secret(services, app, name, caller)
     return Response(status_code=204)
 
 
@@ -240,22 +240,6 @@ async def list_servers(services: ServicesOf) -> JSONResponse:
 
 
 # ---- history and operations --------------------------------------------------------------------------------------
-
-
-def _encode_cursor(seq: int) -> str:
-    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    try:
-        seq = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error) as error:
-        raise Malformed("The cursor is not one of this server's.", hint="Take it from the page before.") from error
-    if not 0 <= seq < 2**63:
-        raise Malformed("The cursor is not one of this server's.", hint="Take it from the page before.")
-    return seq
 
 
 StatusName = Literal[
@@ -273,11 +257,11 @@ async def list_deployments(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
     """The history, newest first."""
-    before = _decode_cursor(cursor)
+    before = decode_cursor(cursor)
     page = await services.store.deployments(
         app=app, status=Status(status).value if status else None, before=before, limit=limit + 1
     )
-    more = _encode_cursor(page[limit - 1].seq) if len(page) > limit else None
+    more = encode_cursor(page[limit - 1].seq) if len(page) > limit else None
     return JSONResponse({"deployments": [deployment.to_json() for deployment in page[:limit]], "cursor": more})
 
 

@@ -319,6 +319,26 @@ class NotificationKeyAnswer(_Answer):
     key: str = Field(description="`whsec_…`, by which receivers verify.")
 
 
+class AuditEntryAnswer(_Answer):
+    seq: int
+    at: str
+    actor: str = Field(description="The name that the history shows.")
+    token: str = Field(description="The name of the token that was shown; empty where Norn itself acts.")
+    address: str = Field(description="Of the client; empty where Norn itself acts.")
+    action: str = Field(examples=["rollback.request"])
+    app: str | None = Field(description="Null: it concerns all.")
+    subject: str = Field(description="An operation's id, the name of a snapshot, secret or token, a version.")
+    reason: str
+    outcome: str = Field(description="accepted, done, refused, succeeded, failed, cancelled")
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class AuditAnswer(_Answer):
+    entries: list[AuditEntryAnswer]
+    cursor: str | None = Field(description="For the next page.")
+
+
 class HealthAnswer(_Answer):
     status: str = Field(description="ok, degraded, unavailable")
     version: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from norn.domain.audit import Asked
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import OperationKind, Refuse, admit
 from norn.domain.store import NOW, Accepting, Fenced
@@ -31,7 +32,8 @@ async def request_adopt(services: Services, app_name: str, container: str | None
             await add_adoption(services, transaction, app.name, operation_id, caller, container, bake=True)
         return operation_id
 
-    deployment = await services.store.deployment(await once(services, caller, take))
+    asked = Asked(OperationKind.ADOPT.value, app_name)
+    deployment = await services.store.deployment(await once(services, caller, asked, take))
     assert deployment is not None
     return deployment
 

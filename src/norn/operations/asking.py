@@ -48,6 +48,6 @@ async def confirm(services: Services, operation_id: str, caller: Caller) -> None
     operation = await services.store.operation(operation_id)
     if operation is None:
         raise UnknownOperation(f"There is no operation {operation_id!r}.", hint="`norn status` shows what is running.")
-    async with services.store.accepting(operation.app) as transaction:
+    async with services.store.accepting(operation.app, caller.who) as transaction:
         if not await transaction.confirm(operation_id, caller.name) and operation.confirmed is None:
             raise NotPossible("This operation waits for no confirmation.", operationId=operation_id)

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
+from norn.domain.audit import Asked
 from norn.domain.deployments import Deployment, Status
 from norn.domain.durations import format_duration
 from norn.domain.images import TAG_LENGTH, Image
@@ -66,7 +67,8 @@ async def request_deploy(services: Services, request: DeployRequest, caller: Cal
 
     Raises UnknownApp, UnknownVersion, AmbiguousVersion, InfraspecInvalid, NotDeployable, Quarantined, PortInUse, Busy.
     """
-    operation_id = await once(services, caller, lambda: _take(services, request, caller))
+    asked = Asked(OperationKind.DEPLOY.value, request.app, request.ref, request.reason)
+    operation_id = await once(services, caller, asked, lambda: _take(services, request, caller))
     deployment = await services.store.deployment(operation_id)
     assert deployment is not None
     return deployment

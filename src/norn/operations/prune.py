@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from norn.domain.audit import Asked
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import Bounds
 from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, plan_retention
@@ -78,7 +79,7 @@ async def request_prune(services: Services, app_name: str, caller: Caller) -> Op
         await services.source.infraspec(app)
         return await take_alone(services, app.name, OperationKind.PRUNE, caller, "")
 
-    return await once_operation(services, caller, take)
+    return await once_operation(services, caller, Asked(OperationKind.PRUNE.value, app_name), take)
 
 
 def prune_procedure(services: Services) -> Procedure:

@@ -44,6 +44,6 @@ async def lift(services: Services, app_name: str, version: str, caller: Caller) 
             hint=f"`norn quarantine list {app}` lists what is.",
             candidates=[item.image_tag for item in kept],
         )
-    async with services.store.accepting(app) as transaction:
+    async with services.store.accepting(app, caller.who) as transaction:
         await transaction.lift_quarantine(found[0].image_tag, found[0].digest, caller.name)
     return found[0]

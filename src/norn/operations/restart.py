@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from norn.domain.audit import Asked
 from norn.domain.operations import Operation, OperationKind
 from norn.errors import NotPossible
 from norn.operations.procedures import Procedure, Run, Step
@@ -23,7 +24,7 @@ async def request_restart(services: Services, app_name: str, caller: Caller) -> 
         await refuse_halted(services, app.name)
         return await take_alone(services, app.name, OperationKind.RESTART, caller, "")
 
-    return await once_operation(services, caller, take)
+    return await once_operation(services, caller, Asked(OperationKind.RESTART.value, app_name), take)
 
 
 def restart_procedure(services: Services) -> Procedure:

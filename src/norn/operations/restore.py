@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from norn.domain.audit import Asked
 from norn.domain.durations import format_duration
 from norn.domain.loss import Loss
 from norn.domain.operations import Operation, OperationKind
@@ -71,7 +72,8 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
             await make_sure_of_swap(services, app, database, request.affects)
         return await take_alone(services, app.name, OperationKind.RESTORE, caller, request.reason, params)
 
-    return await once_operation(services, caller, take)
+    asked = Asked(OperationKind.RESTORE.value, request.app, request.name or "undo", request.reason)
+    return await once_operation(services, caller, asked, take)
 
 
 async def last_restore(services: Services, app: str, database: AppDatabase) -> Restore:

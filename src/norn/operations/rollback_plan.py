@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from norn.domain import targets
+from norn.domain.audit import Asked
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
 from norn.domain.store import Begun
@@ -158,7 +159,12 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
                 return reply.deployment.id if reply.deployment else ""
         raise Busy(f"What is live of {app.name} changed {_LOOKS} times while looking.", hint="Try again.")
 
-    operation_id = await once(services, caller, take)
+    if request.dry_run:  # nothing is asked for but to know
+        await take()
+        assert reply is not None
+        return reply
+    asked = Asked(OperationKind.ROLLBACK.value, app.name, request.version or "", request.reason)
+    operation_id = await once(services, caller, asked, take)
     return reply if reply is not None else Reply(await services.store.deployment(operation_id))
 
 

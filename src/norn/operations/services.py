@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
+
+from norn.domain.audit import Asked, Entry, Outcome, Who
 from norn.domain.operations import Accept, Operation, OperationKind, Refuse, admit
 from norn.domain.ports import (
     Databases,
@@ -26,8 +29,12 @@ from norn.domain.ports import (
 from norn.domain.store import Accepting, Store, Worker
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding
-from norn.errors import Busy, IdempotencyKeyReused
+from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError
 
+log = structlog.get_logger(__name__)
+
+_REFUSALS = (403, 409, 507)
+"""HTTP statuses of errors that say no to what was asked for, and not that it was asked wrongly."""
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -73,6 +80,13 @@ class Caller:
     name: str
     idempotency_key: str | None = None
     request_hash: str = ""
+    token: str = ""
+    """The name of the token that was shown; empty for Norn itself."""
+    address: str = ""
+
+    @property
+    def who(self) -> Who:
+        return Who(self.name, self.token, self.address)
 
 
 class _SameRequest(Exception):
@@ -83,21 +97,44 @@ class _SameRequest(Exception):
         self.operation_id = operation_id
 
 
-async def once(services: Services, caller: Caller, take: Callable[[], Awaitable[str]]) -> str:
+async def once(services: Services, caller: Caller, asked: Asked, take: Callable[[], Awaitable[str]]) -> str:
     """The id of the operation that `take` accepts, or of the one that the same request made before.
 
-    Raises IdempotencyKeyReused where the caller's key came with another request.
+    What is refused gets into the audit. Raises IdempotencyKeyReused where the caller's key came with another request.
     """
     try:
-        await _answer_again(services, caller)
-        return await take()
+        async with noting_refusal(services, caller, asked):
+            await _answer_again(services, caller)
+            return await take()
     except _SameRequest as same:
         return same.operation_id
 
 
-async def once_operation(services: Services, caller: Caller, take: Callable[[], Awaitable[str]]) -> Operation:
+@asynccontextmanager
+async def noting_refusal(services: Services, caller: Caller, asked: Asked) -> AsyncIterator[None]:
+    """Writes down that what is asked for within was refused, and why; once, however it is nested."""
+    try:
+        yield
+    except NornError as error:
+        if error.status in _REFUSALS and not error.noted:
+            error.noted = True
+            said = f"{error.code}: {error.message}"
+            after = {"asked": asked.reason} if asked.reason else None
+            entry = Entry(
+                caller.who, f"{asked.kind}.request", asked.subject, Outcome.REFUSED, asked.app, said, after=after
+            )
+            try:
+                await services.store.audit.record(entry)
+            except DatabaseUnavailable as unavailable:
+                log.warning("audit_not_written", action=entry.action, app=asked.app, error=unavailable.message)
+        raise
+
+
+async def once_operation(
+    services: Services, caller: Caller, asked: Asked, take: Callable[[], Awaitable[str]]
+) -> Operation:
     """As `once`: the operation itself."""
-    operation = await services.store.operation(await once(services, caller, take))
+    operation = await services.store.operation(await once(services, caller, asked, take))
     assert operation is not None
     return operation
 
@@ -119,7 +156,7 @@ async def _answer_again(services: Services, caller: Caller) -> None:
 @asynccontextmanager
 async def accepting(services: Services, app: str, caller: Caller, operation_id: str) -> AsyncIterator[Accepting]:
     """Take a request for an app, alone; the operation is remembered under the caller's Idempotency-Key."""
-    async with services.store.accepting(app) as transaction:
+    async with services.store.accepting(app, caller.who) as transaction:
         await _answer_again(services, caller)  # the same request may have been taken while this one waited
         yield transaction
         if caller.idempotency_key is not None:

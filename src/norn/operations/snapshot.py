@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from norn.domain.audit import Asked
 from norn.domain.images import TAG_LENGTH
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import AppDatabase
@@ -25,7 +26,7 @@ async def request_snapshot(
         await service_of(services, app)
         return await take_alone(services, app.name, OperationKind.SNAPSHOT, caller, reason, {"kept": kept})
 
-    return await once_operation(services, caller, take)
+    return await once_operation(services, caller, Asked(OperationKind.SNAPSHOT.value, app_name, reason=reason), take)
 
 
 async def take_noted(run: Run, services: Services, database: AppDatabase, order: SnapshotOrder) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from norn.domain.audit import Asked
 from norn.domain.operations import Operation, OperationKind, Refuse
 from norn.errors import NotPossible
 from norn.operations.app_databases import database_of
@@ -42,4 +43,5 @@ async def request_undo(services: Services, request: RestoreRequest, caller: Call
         assert reply.deployment is not None
         return reply.deployment.id
 
-    return await once_operation(services, caller, take)
+    asked = Asked(OperationKind.RESTORE.value, request.app, "undo", request.reason)
+    return await once_operation(services, caller, asked, take)

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from norn.domain.audit import Asked
 from norn.domain.operations import Operation, OperationKind
 from norn.errors import Busy, InfraspecInvalid, NotPossible, SnapshotDamaged, SnapshotMissing, Unavailable
 from norn.operations.app_databases import service_of, snapshot_of
@@ -37,7 +38,7 @@ async def request_verification(services: Services, app_name: str, name: str | No
         snapshot = await snapshot_of(services, app.name, service.database, row["name"])
         return await take_alone(services, app.name, OperationKind.VERIFY, caller, "", {"snapshot": snapshot.name})
 
-    return await once_operation(services, caller, take)
+    return await once_operation(services, caller, Asked(OperationKind.VERIFY.value, app_name, name or ""), take)
 
 
 async def newest(services: Services, app: str, database: str) -> Mapping[str, Any] | None:

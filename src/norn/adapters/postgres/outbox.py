@@ -15,18 +15,22 @@ from norn.domain.operations import OperationKind, OperationStatus
 from norn.domain.ports.notifications import Delivery, Unaddressed
 
 
-async def note_end(connection: Connection, operation_id: str) -> None:
-    """Put the notification of an operation's end into the outbox, in the transaction that ends it."""
+async def ending_of(connection: Connection, operation_id: str) -> Ending:
+    """How an operation has ended, as the transaction sees it that ends it."""
     cursor = await connection.execute(queries.ENDED, {"id": operation_id})
     row = await cursor.fetchone()
     assert row is not None
-    ending = _to_ending(row)
+    return _to_ending(row)
+
+
+async def note_end(connection: Connection, ending: Ending) -> None:
+    """Put the notification of an operation's end into the outbox, in the transaction that ends it."""
     event = event_of(ending)
     if event is None:
         return
     values = {
         "id": notification_id(ending),
-        "operation_id": operation_id,
+        "operation_id": ending.operation_id,
         "app": ending.app,
         "event": event.value,
         "at": ending.at,

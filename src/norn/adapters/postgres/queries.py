@@ -226,7 +226,8 @@ RETURNING id
 """
 CONFIRM: LiteralString = """
 UPDATE operations SET confirmed = %(confirmed)s
-WHERE id = %(id)s AND app = %(app)s AND status = 'running' AND asks IS NOT NULL AND confirmed IS NULL RETURNING id
+WHERE id = %(id)s AND app = %(app)s AND status = 'running' AND asks IS NOT NULL AND confirmed IS NULL
+RETURNING kind, asks
 """
 REMEMBER_KEY: LiteralString = """
 INSERT INTO idempotency_keys (key, request_hash, operation_id) VALUES (%(key)s, %(request_hash)s, %(operation_id)s)

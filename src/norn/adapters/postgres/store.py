@@ -18,6 +18,7 @@ import structlog
 from psycopg import errors as pg
 
 from norn.adapters.postgres import notification_queries, queries
+from norn.adapters.postgres.audit import PostgresAudit
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.rows import (
     to_claim,
@@ -31,6 +32,7 @@ from norn.adapters.postgres.rows import (
 )
 from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTransaction
 from norn.adapters.processes import boot_id, is_running, start_time
+from norn.domain.audit import Who
 from norn.domain.deployments import Deployment
 from norn.domain.health import HealthCheck
 from norn.domain.operations import Operation
@@ -61,6 +63,7 @@ class PostgresStore:
     def __init__(self, connections: Connections, place: str | None = None) -> None:
         """`place`: what is asked for here is worked on here alone, since only here is what it needs; None: anywhere."""
         self._connections = connections
+        self.audit = PostgresAudit(connections)
         self._place = place
         self._key: bytes | None = None
 
@@ -77,9 +80,9 @@ class PostgresStore:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def accepting(self, app: str) -> AsyncIterator[AcceptingTransaction]:
+    async def accepting(self, app: str, who: Who | None = None) -> AsyncIterator[AcceptingTransaction]:
         async with self._connections.transaction() as connection:
-            transaction = AcceptingTransaction(connection, app, self._place)
+            transaction = AcceptingTransaction(connection, app, self._place, who)
             await transaction.lock()
             yield transaction
             await transaction.flush()

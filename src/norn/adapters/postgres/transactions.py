@@ -9,9 +9,12 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
+from norn.adapters.postgres.audit import add_entries
 from norn.adapters.postgres.connections import Connection
-from norn.adapters.postgres.outbox import note_end
+from norn.adapters.postgres.outbox import ending_of, note_end
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
+from norn.domain import audit
+from norn.domain.audit import Entry, Outcome, Who
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
@@ -35,11 +38,19 @@ def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Publishing:
-    """Collects the events of a transaction; they get their numbers last, so that the lock on them is held briefly."""
+    """Collects the events of a transaction; they get their numbers last, so that the lock on them is held briefly.
 
-    def __init__(self, connection: Connection, app: str) -> None:
+    What it does is written into the audit with the same commit.
+    """
+
+    _live: Row | None = None
+
+    def __init__(self, connection: Connection, app: str, who: Who | None = None) -> None:
         self._connection = connection
         self._app = app
+        self._who = who
+        self._entries: dict[str, Entry] = {}
+        """By what they are about."""
         self._events: list[dict[str, Any]] = []
         self._payloads: list[str] = []
 
@@ -49,8 +60,21 @@ class _Publishing:
     def _notify(self, payload: str) -> None:
         self._payloads.append(payload)
 
+    def _did(self, by: str, action: str, subject: str, reason: str = "", **facts: Any) -> None:
+        """Something for the audit, besides requests and ends."""
+        who = self._who or Who(by)
+        self._entries[f"{action} {subject}"] = Entry(who, action, subject, Outcome.DONE, self._app, reason, **facts)
+
+    def _requested(
+        self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
+    ) -> None:
+        who, live = self._who or Who(requested_by), self._live["image_tag"] if self._live else None
+        entry = audit.request(who, operation_id, self._app, kind.value, params, reason, live)
+        self._entries[operation_id] = entry
+
     async def flush(self) -> None:
         """Number and insert the events; the last thing before the commit."""
+        await add_entries(self._connection, list(self._entries.values()))
         if self._events:
             values = {"app": self._app, "events": Jsonb(self._events), "payloads": [*self._payloads, "events"]}
             await self._connection.execute(queries.PUBLISH, values)
@@ -72,6 +96,7 @@ class _Publishing:
         cursor = await self._connection.execute(queries.LIFT_QUARANTINE, values)
         if await cursor.fetchone() is not None:
             self._publish("quarantine", None, {"imageTag": image_tag, "lifted": True, "by": by})
+            self._did(by, "quarantine.lift", image_tag)
 
     def _publish_queued(self, operation_id: str, kind: OperationKind) -> None:
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
@@ -79,6 +104,8 @@ class _Publishing:
 
     async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
         values = _columns({"id": deployment_id, "app": self._app} | columns)
+        if (entry := self._entries.get(deployment_id)) is not None:
+            self._entries[deployment_id] = audit.with_image(entry, columns["image_tag"], columns.get("from_image_tag"))
         # A deploy is its own origin: its number is only known here.
         names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
         own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
@@ -100,8 +127,8 @@ class _Publishing:
 class AcceptingTransaction(_Publishing):
     """Takes a request for one app; whoever else asks for that app waits until this one has ended."""
 
-    def __init__(self, connection: Connection, app: str, place: str | None) -> None:
-        super().__init__(connection, app)
+    def __init__(self, connection: Connection, app: str, place: str | None, who: Who | None) -> None:
+        super().__init__(connection, app, who)
         self._place = place
 
     async def lock(self) -> None:
@@ -134,6 +161,7 @@ class AcceptingTransaction(_Publishing):
             },
         )
         self._publish_queued(operation_id, kind)
+        self._requested(operation_id, kind, params, requested_by, reason)
 
     async def add_begun(
         self,
@@ -167,6 +195,7 @@ class AcceptingTransaction(_Publishing):
         assert row is not None
         records = sorted(await added.fetchall(), key=lambda record: int(record["ordinal"]))
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "running"})
+        self._requested(operation_id, kind, params, requested_by, reason)
         for step, output in begun.done:
             self._publish("step", operation_id, {"step": step, "status": "running"})
             self._publish("output", operation_id, {"step": step, "text": output})
@@ -183,11 +212,17 @@ class AcceptingTransaction(_Publishing):
             raise NotPossible("The operation has ended, or is being cancelled already.", operationId=operation_id)
         self._publish("operation", operation_id, {"id": operation_id, "cancel": cancel})
         self._notify(f"cancel:{operation_id}")
+        after = {"preemptedBy": preempted_by} if preempted_by else None
+        self._did(by, "operation.cancel", operation_id, reason, after=after)
 
     async def confirm(self, operation_id: str, by: str) -> bool:
         values = {"id": operation_id, "app": self._app, "confirmed": Jsonb({"by": by})}
         row = await (await self._connection.execute(queries.CONFIRM, values)).fetchone()
-        return row is not None
+        if row is None:
+            return False
+        about = {"about": row["asks"].get("about"), "message": row["asks"].get("message")}
+        self._did(by, f"{row['kind']}.confirm", operation_id, after=about)
+        return True
 
     async def remember(self, key: str, request_hash: str, operation_id: str) -> None:
         values = {"key": key, "request_hash": request_hash, "operation_id": operation_id}
@@ -237,7 +272,18 @@ class FencedTransaction(_Publishing):
     ) -> None:
         values = {"id": self._id, "status": status.value, "error": _json(error), "result": _json(result)}
         await self._connection.execute(queries.END_OPERATION, values)
-        await note_end(self._connection, self._id)
+        ending = await ending_of(self._connection, self._id)
+        await note_end(self._connection, ending)
+        self._entries[f"end {self._id}"] = audit.end(
+            self._id,
+            self._app,
+            ending.kind.value,
+            status.value,
+            ending.requested_by,
+            ending.error,
+            ending.image_tag,
+            ending.from_image_tag,
+        )
         self._publish("operation", self._id, {"id": self._id, "status": status.value})
         self._notify(f"passed:{self._id}")
         self._notify("operations")  # the next one of this app may start
@@ -252,6 +298,7 @@ class FencedTransaction(_Publishing):
         if await cursor.fetchone() is None:
             return False
         self._publish_queued(operation_id, kind)
+        self._requested(operation_id, kind, params, requested_by, reason)
         return True
 
     async def update_deployment(self, **columns: Any) -> None:
