@@ -86,6 +86,12 @@ class IdempotencyKeyReused(NornError):
     code, status, exit_status = "idempotency_key_reused", 422, EXIT_USAGE
 
 
+class TooSlow(NornError):
+    """The request did not arrive in time."""
+
+    code, status, exit_status = "too_slow", 408, EXIT_UNREACHABLE
+
+
 # ---- access ------------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +106,12 @@ class NotAllowed(NornError):
     """The token is known, but may not do this."""
 
     code, status, exit_status = "not_allowed", 403, EXIT_NOT_ALLOWED
+
+
+class TooManyAttempts(NornError):
+    """Too many wrong tokens came from this address; `retryAfterS` says when another one is looked at."""
+
+    code, status, exit_status = "too_many_attempts", 429, EXIT_NOT_ALLOWED
 
 
 # ---- unknown things ----------------------------------------------------------------------------------------------
@@ -190,6 +202,12 @@ class Quarantined(NornError):
     """The image was rolled back from and is not deployed again unless asked for."""
 
     code, status, exit_status = "quarantined", 409, EXIT_REFUSED
+
+
+class NameTaken(NornError):
+    """There is something of this name already."""
+
+    code, status, exit_status = "name_taken", 409, EXIT_REFUSED
 
 
 class NotDeployable(NornError):

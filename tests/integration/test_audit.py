@@ -115,7 +115,7 @@ def test_a_rollback_that_nobody_asked_for_is_norns_own(server: NornServer) -> No
 
 def test_pages_follow_each_other_and_lines_are_all_of_it_the_oldest_first(server: NornServer, shop: App) -> None:
     paged: list[dict[str, Any]] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         page = server.api("GET", f"/api/audit?app=shop&limit=2{f'&cursor={cursor}' if cursor else ''}").body
         paged, cursor = paged + page["entries"], page["cursor"]

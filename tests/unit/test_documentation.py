@@ -36,7 +36,7 @@ def test_every_setting_is_in_the_reference() -> None:
 
 def test_every_route_is_in_the_reference() -> None:
     unused = cast("Any", None)
-    app = create_app(unused, "token", Metrics(), unused)
+    app = create_app(unused, Metrics(), unused)
     page = (REFERENCE / "http.md").read_text()
     missing = []
     for path in app.openapi()["paths"]:

@@ -27,6 +27,7 @@ from norn.adapters.source.directory import AppsDirectory
 from norn.config import Settings
 from norn.domain.ports import Images, Runtime, Secrets, Template
 from norn.errors import NotPossible, ServerNotStarted
+from norn.operations.access import new_secret
 from norn.operations.services import new_id
 
 
@@ -39,6 +40,12 @@ def prepare_home(home: Path) -> None:
         (home / name).mkdir(exist_ok=True, mode=0o755)
     for name in ("secrets", "postgres-passwords"):
         (home / name).mkdir(exist_ok=True, mode=0o700)
+
+
+def home_token(path: Path) -> str:
+    """The token in `path`; made at the first start: 256 bits, in a file that only its owner reads."""
+    keep(path, new_secret() + "\n", replace=False)  # another server may have just made one
+    return path.read_text(encoding="ascii").strip()
 
 
 def lock_home(home: Path) -> IO[str]:

@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import gc
 import os
+import platform
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,6 +20,7 @@ import uvicorn
 
 from norn import __version__
 from norn.adapters.dependencies import HttpDependencies
+from norn.adapters.postgres.access import PostgresTokens
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.outbox import PostgresOutbox
 from norn.adapters.postgres.schema import migrate
@@ -28,14 +30,14 @@ from norn.adapters.snapshots.restores import PostgresRestores
 from norn.adapters.snapshots.schemas import PostgresSchemas
 from norn.adapters.snapshots.verification import ScratchVerification
 from norn.adapters.webhooks import HttpWebhooks
-from norn.bootstrap.installation import Installation, lock_home, prepare_home
+from norn.bootstrap.installation import Installation, home_token, lock_home, prepare_home
 from norn.config import Settings
 from norn.domain.operations import OperationKind
 from norn.errors import DatabaseUnavailable, NornError, ServerNotStarted
-from norn.http.access import admin_token
 from norn.http.app import create_app
 from norn.http.metrics import Metrics
 from norn.http.requests import Context
+from norn.operations.access import Gate, enter_home
 from norn.operations.adopt import adopt_procedure
 from norn.operations.audit import Attempts
 from norn.operations.deploy import deploy_procedure
@@ -113,6 +115,9 @@ class Server:
             readiness=self.readiness,
             work_dir=self._settings.home / "work",
         )
+        self.gate = Gate(PostgresTokens(self._connections))
+        await enter_home(self.gate, home_token(self._settings.token_file), platform.node())
+        await self.gate.renew()
         self.notifications = Notifications(
             PostgresOutbox(self._connections),
             parts.source,
@@ -133,6 +138,7 @@ class Server:
         if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
             self.services = dataclasses.replace(self.services, worker=self.engine)
         self._tasks = [
+            asyncio.create_task(self.gate.run()),
             asyncio.create_task(self.notifications.run()),
             asyncio.create_task(self.attempts.run()),
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
@@ -166,6 +172,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(DatabaseUnavailable):
+            await self.gate.write_use(all_of_it=True)
         if self._installation.cluster is not None:
             await self._installation.cluster.stop()
         await self._connections.close()
@@ -176,7 +184,7 @@ class Server:
     async def _listen(self) -> None:
         """Pass on what servers say when they commit."""
         async for payload in self._store.notifications():
-            kind, _, operation_id = payload.partition(":")
+            kind, _, operation_id = payload.partition(":")  # of `access` the token's
             if kind == "operations":
                 self.engine.wake()
                 self.notifications.wake()
@@ -184,6 +192,8 @@ class Server:
                 self.engine.cancel(operation_id)
             elif kind == "events":
                 self.changes.wake()
+            elif kind == "access":
+                self.gate.forget(operation_id)
             elif kind == "passed":
                 self.changes.wake(operation_id)
                 self._something_passed.set()
@@ -266,8 +276,8 @@ async def serve(settings: Settings) -> None:
     server = Server(Installation(settings))
     try:
         await server.start()
-        context = Context(server.services, server.changes, server.notifications, server.attempts)
-        app = create_app(context, admin_token(settings.token_file), server.metrics, server.health)
+        context = Context(server.services, server.changes, server.notifications, server.attempts, server.gate)
+        app = create_app(context, server.metrics, server.health)
         config = uvicorn.Config(
             app,
             log_config=None,

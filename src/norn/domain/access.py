@@ -6,10 +6,17 @@ being able to deploy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+
+from norn.domain.operations import Operation, OperationKind
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_RESERVED = frozenset({"norn", "admin"})
+"""The history has these as names of who asked: Norn itself, and who gave no name."""
 
 
 class Role(Enum):
@@ -67,3 +74,21 @@ class Grant:
 
     def visible(self, apps: Iterable[str]) -> list[str]:
         return [app for app in apps if self.sees(app)]
+
+
+def token_name_problem(name: str) -> str:
+    """What is wrong with the name of a token, in words; empty where nothing is."""
+    if not _NAME.fullmatch(name):
+        return "wants 1 to 64 letters, digits and .-_@+, a letter or digit first"
+    return f"{name} has a meaning of its own in the history" if name.lower() in _RESERVED else ""
+
+
+def token_name_of(host: str) -> str:
+    """A host's name as it can stand in the name of a token."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", host)[:40] or "unknown"
+
+
+def to_steer(operation: Operation) -> Permission:
+    """What it takes to confirm or cancel an operation: that of data is left to those who may begin one."""
+    with_data = operation.kind is OperationKind.RESTORE or operation.params.get("withData")
+    return Permission.ADMINISTER if with_data else Permission.OPERATE

@@ -1,112 +1,231 @@
-"""Who may come in: every path but health wants the admin token."""
+"""Who comes in: whoever shows a token, or a browser that has signed in with one.
+
+The routes find in `request.state`: `grant` (what is permitted), `actor` (who is written into the history), `address`
+(where from) and `session` (where it is a browser). What a route wants is in `norn.http.permissions`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
 import re
-import secrets
-from pathlib import Path
+import time
+from collections.abc import Mapping
+from urllib.parse import parse_qs
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from norn.errors import Malformed, NotAuthenticated, TooLarge
+from norn.domain.access import Grant
+from norn.domain.audit import Who
+from norn.domain.ports.access import Known
+from norn.errors import DatabaseUnavailable, Malformed, NornError, NotAllowed, NotAuthenticated, TooManyAttempts
+from norn.http.cookies import (
+    SAFE_METHODS,
+    SIGN_IN,
+    Session,
+    headers_of,
+    same_origin,
+    secret_of,
+    sign_in_url,
+)
+from norn.http.limits import WrongTokens, replaying, retry_after
 from norn.http.problems import problem_response
+from norn.http.requests import Context
+from norn.operations.access import Gate
+from norn.ui.errors import page_of, wants_page
 
-OPEN_PATHS = frozenset({"/api/health"})
-MAX_BODY_BYTES = 1_048_576
+OPEN_PATHS = frozenset({"/api/health", SIGN_IN})
+OPEN_PREFIX = "/static/"
 _ACTOR = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,127}\Z")
 _DEFAULT_ACTOR = "admin"
+_LOOK_S = 5.0
+"""How often it is looked whether a stream's token has expired; what is revoked is seen at once."""
 
 
-def admin_token(path: Path) -> str:
-    """The token in `path`; made at the first start: 256 bits, in a file that only its owner reads."""
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        token = secrets.token_urlsafe(32)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)  # never over one that another server has just made
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    finally:
-        temporary.unlink()
-    return token
+async def admit(gate: Gate, wrong: WrongTokens, secret: str | bytes, address: str) -> Known:
+    """Whom a token lets in. Raises NotAuthenticated, TooManyAttempts, DatabaseUnavailable."""
+    wait_s = wrong.wait_s(address)
+    known = await gate.token(secret, ask=wait_s == 0)
+    if known is not None:
+        return known
+    if wait_s > 0:
+        raise TooManyAttempts(
+            "Too many wrong tokens came from this address.",
+            hint=f"Another one is looked at in {retry_after(wait_s)} s; a right one is let in at once.",
+            retryAfterS=retry_after(wait_s),
+        )
+    wrong.came_from(address)
+    raise NotAuthenticated("The token is not known here: it never was, was revoked, or has expired.")
 
 
 class Access:
-    """Lets requests with the token through, and notes in `scope["state"]["actor"]` who asks.
+    """Lets requests with a token or a session through, and ends their answers when they lose their access."""
 
-    With the admin token the caller may say a name (`Norn-Actor`), so that the history shows a person.
-    """
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, wrong: WrongTokens) -> None:
         self._app = app
-        self._hash = hashlib.sha256(token.encode()).digest()
+        self._wrong = wrong
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})
+            return
+        state = scope.setdefault("state", {})
+        state |= {"address": scope["client"][0] if scope.get("client") else "unknown", "session": None}
+        path: str = scope["path"]
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        known = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self._hash)
-        if scheme.lower() != b"bearer" or not known:
-            said = "The token is not known here." if token else "This wants a token (Authorization: Bearer …)."
-            await problem_response(NotAuthenticated(said))(scope, receive, send)
+        gate = _context(scope).gate
+        headers = headers_of(scope)
+        try:
+            if "authorization" in headers:
+                await self._by_token(gate, scope, headers)
+            elif not await _by_session(gate, scope, headers):
+                if wants_page(path):
+                    redirect = RedirectResponse(sign_in_url(scope, headers), 303, {"Cache-Control": "no-store"})
+                    await redirect(scope, receive, send)
+                    return
+                raise NotAuthenticated("This wants a token (Authorization: Bearer …).")
+        except NornError as error:
+            await note_refused(scope, error)
+            await refusal(scope, error)(scope, receive, send)
             return
-        actor = headers.get(b"norn-actor", b"").decode("latin-1").strip()
+        still = _Still(gate, scope, headers, send)
+        try:
+            await self._app(scope, receive, still.send)
+        except Exception:
+            if not still.ended:
+                raise
+
+    async def _by_token(self, gate: Gate, scope: Scope, headers: Mapping[str, str]) -> None:
+        secret = _bearer(headers)
+        if not secret:
+            raise NotAuthenticated("This wants a token (Authorization: Bearer …).")
+        known = await admit(gate, self._wrong, secret.encode("latin-1"), scope["state"]["address"])
+        actor = headers.get("norn-actor", "").strip() if known.home else ""
         if actor and not _ACTOR.match(actor):
-            error = Malformed("Norn-Actor is not a name.", hint="At most 128 printable ASCII characters.")
-            await problem_response(error)(scope, receive, send)
-            return
-        scope.setdefault("state", {})["actor"] = actor or _DEFAULT_ACTOR
-        await self._app(scope, receive, send)
+            raise Malformed("Norn-Actor is not a name.", hint="At most 128 printable ASCII characters.")
+        scope["state"]["grant"] = known.grant
+        scope["state"]["actor"] = actor or (_DEFAULT_ACTOR if known.home else known.grant.token_name)
 
 
-class BodyLimit:
-    """Refuses a body over one mebibyte, by its declared length, or as soon as that much has come."""
+def _bearer(headers: Mapping[str, str]) -> str:
+    scheme, _, secret = headers["authorization"].partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+async def _by_session(gate: Gate, scope: Scope, headers: Mapping[str, str]) -> bool:
+    """Whether the browser has signed in. Raises NotAllowed for what a session is not enough for."""
+    secret = secret_of(scope, headers)
+    session = await gate.session(secret) if secret else None
+    if session is None or secret is None:
+        return False
+    if scope["method"] not in SAFE_METHODS and not wants_page(scope["path"]):
+        raise NotAuthenticated("What changes something here wants a token (Authorization: Bearer …), not a session.")
+    grant = session.token.grant
+    scope["state"] |= {"grant": grant, "actor": grant.token_name, "session": Session(secret)}
+    return True
+
+
+async def note_refused(scope: Scope, error: NornError, action: str = "refused", subject: str | None = None) -> None:
+    """Write down that somebody was not let in, or that what they sent was not theirs."""
+    if error.status not in (401, 403, 429):
+        return
+    state = scope["state"]
+    grant: Grant | None = state.get("grant")
+    who = Who(state.get("actor", ""), grant.token_name if grant is not None else "", state["address"])
+    subject = f"{scope['method']} {scope['path']}" if subject is None else subject
+    await _context(scope).attempts.note(who, action, subject, error.message)
+
+
+def refusal(scope: Scope, error: NornError) -> Response:
+    """The error as a problem document, or as a page for who looks at pages."""
+    problem = problem_response(error)
+    by_browser = wants_page(scope["path"]) and not any(name == b"authorization" for name, _ in scope["headers"])
+    return page_of(Request(scope), problem) if by_browser else problem
+
+
+class _Ended(OSError):
+    """Whoever gets this answer has lost the right to it."""
+
+
+class _Still:
+    """Sends on what a route answers, for as long as whoever asked is let in: streams go on for hours."""
+
+    def __init__(self, gate: Gate, scope: Scope, headers: Mapping[str, str], send: Send) -> None:
+        self._gate = gate
+        self._scope = scope
+        self._headers = headers
+        self._send = send
+        self._drops = gate.drops
+        self._looked_at = time.monotonic()
+        self.ended = False
+
+    async def send(self, message: Message) -> None:
+        if message.get("more_body") and not await self._let_in():
+            self.ended = True
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            raise _Ended("the token was revoked, or the session is over")
+        await self._send(message)
+
+    async def _let_in(self) -> bool:
+        now = time.monotonic()
+        if self._drops == self._gate.drops and now < self._looked_at + _LOOK_S:
+            return True
+        self._drops, self._looked_at = self._gate.drops, now
+        try:
+            if self._scope["state"]["session"] is None:
+                return await self._gate.token(_bearer(self._headers).encode("latin-1")) is not None
+            secret = secret_of(self._scope, self._headers)
+            return secret is not None and await self._gate.session(secret) is not None
+        except DatabaseUnavailable:
+            return True  # who was let in before stays until it is known whether that still holds
+
+
+def _context(scope: Scope) -> Context:
+    context: Context = scope["app"].state.context
+    return context
+
+
+class CrossSite:
+    """Refuses what a session's browser sends to change something, unless a page of that session sent it.
+
+    Stands behind the limit of the body, since a form carries the proof in it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        session: Session | None = scope["state"]["session"]
+        signs_in = scope["path"] == SIGN_IN
+        if scope["method"] in SAFE_METHODS or (session is None and not signs_in):
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
-            await problem_response(_too_large())(scope, receive, send)
+        headers = headers_of(scope)
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not same_origin(headers):
+            error = NotAllowed(
+                "The browser says that another site sent this.", hint="Do it from a page of this server."
+            )
+        elif session is not None and not session.proves(_proof(headers, body)):
+            error = NotAllowed(
+                "The proof that a page of this session sent this is missing.", hint="Load the page again."
+            )
+        else:
+            await self._app(scope, replaying(body, receive), send)
             return
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
-                await problem_response(_too_large())(scope, receive, send)
-                return
-            if not message.get("more_body", False):
-                break
-        given = False
-
-        async def replay() -> dict[str, object]:
-            nonlocal given
-            if given:
-                return dict(await receive())
-            given = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
-
-        await self._app(scope, replay, send)
+        await note_refused(scope, error)
+        await refusal(scope, error)(scope, receive, send)
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.", hint="Norn's requests are a few hundred bytes.")
+def _proof(headers: Mapping[str, str], body: bytes) -> str:
+    given = headers.get("x-csrf-token", "")
+    if given or not headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return given
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=1_000).get("csrf", [""])[-1]
+    except ValueError:
+        return ""

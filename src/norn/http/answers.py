@@ -15,7 +15,9 @@ AppName = Annotated[str, Path(max_length=256, description="The app's name", exam
 _PROBLEMS: dict[int, str] = {
     400: "malformed",
     401: "no token, or an unknown one",
-    403: "the token may not do this",
+    403: "the token does not permit it",
+    408: "the body did not arrive in time",
+    429: "too many wrong tokens from this address",
     404: "unknown",
     405: "no such method here",
     409: "refused, busy, or nothing to do it with; `type` tells which",
@@ -29,7 +31,7 @@ _PROBLEMS: dict[int, str] = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problem documents."""
-    always = (400, 401, 413, 422, 500, 503)
+    always = (400, 401, 403, 408, 413, 422, 429, 500, 503)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _PROBLEMS[status], "content": content} for status in sorted({*always, *statuses})}
 

@@ -10,9 +10,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from norn import __version__
-from norn.http import answers, audit_routes, events, notification_routes, problems, routes, snapshot_routes
-from norn.http.access import Access, BodyLimit
+from norn.domain.access import Permission
+from norn.http import answers, audit_routes, events, notification_routes, problems, routes, sessions, snapshot_routes
+from norn.http.access import Access, CrossSite
+from norn.http.limits import BodyLimit, WrongTokens
 from norn.http.metrics import CountRequests, Metrics
+from norn.http.permissions import Of, may
 from norn.http.requests import Context, context_of
 from norn.http.schemas import HealthAnswer, Problem
 from norn.ui import pages
@@ -43,6 +46,7 @@ async def get_health(request: Request) -> JSONResponse:
 @_outside.get(
     "/metrics",
     tags=["server"],
+    dependencies=[may(Permission.VIEW, Of.ALL)],
     response_class=Response,
     responses=answers.problems() | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
 )
@@ -55,7 +59,7 @@ async def get_metrics(request: Request) -> Response:
     return Response(text, media_type=media_type)
 
 
-def create_app(context: Context, token: str, metrics: Metrics, health: HealthCheck) -> FastAPI:
+def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastAPI:
     app = FastAPI(
         title="Norn",
         version=__version__,
@@ -70,16 +74,19 @@ def create_app(context: Context, token: str, metrics: Metrics, health: HealthChe
     app.state.context = context
     app.state.metrics = metrics
     app.state.health = health
+    app.state.wrong_tokens = WrongTokens()
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(snapshot_routes.router)
     app.include_router(events.router)
     app.include_router(audit_routes.router)
     app.include_router(notification_routes.router)
+    app.include_router(sessions.router)
     app.include_router(_outside)
     pages.install(app)
+    app.add_middleware(CrossSite)
     app.add_middleware(BodyLimit)
-    app.add_middleware(Access, token=token)
+    app.add_middleware(Access, wrong=app.state.wrong_tokens)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     _document_problems(app)

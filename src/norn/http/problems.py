@@ -35,8 +35,8 @@ def problem(error: NornError) -> dict[str, Any]:
 
 def problem_response(error: NornError) -> JSONResponse:
     headers = {"WWW-Authenticate": 'Bearer realm="norn"'} if isinstance(error, NotAuthenticated) else {}
-    if error.status == 503:
-        headers["Retry-After"] = "2"
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(error.facts.get("retryAfterS", 2))
     return JSONResponse(problem(error), error.status, headers, MEDIA_TYPE)
 
 

@@ -9,16 +9,17 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from norn.domain.access import Grant, Role
+from norn.domain.access import Grant
 from norn.domain.audit import Who
-from norn.errors import Malformed
+from norn.errors import Malformed, NotAuthenticated
+from norn.http.cookies import Session
+from norn.operations.access import Gate
 from norn.operations.audit import Attempts
 from norn.operations.events import Changes
 from norn.operations.notifications import Notifications
 from norn.operations.services import Caller, Services
 
 MAX_WAIT_S = 60.0
-_ALL = Grant("", "admin", Role.ADMIN, None)
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)", re.IGNORECASE)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
@@ -32,6 +33,7 @@ class Context:
     notifications: Notifications
     attempts: Attempts
     """Writes down what is tried in vain."""
+    gate: Gate
 
 
 def context_of(request: Request) -> Context:
@@ -44,16 +46,22 @@ def services_of(request: Request) -> Services:
 
 
 def grant_of(request: Request) -> Grant:
-    """What the token of this request gives."""
-    grant: Grant = getattr(request.state, "grant", _ALL)
+    """What whoever asks may do. Raises NotAuthenticated where nobody is known (an open path)."""
+    grant: Grant | None = getattr(request.state, "grant", None)
+    if grant is None:
+        raise NotAuthenticated("This wants a token (Authorization: Bearer …).")
     return grant
 
 
 def who_of(request: Request) -> Who:
     """Who asks, as the audit names them."""
-    state = request.state
-    address = getattr(state, "address", None) or (request.client.host if request.client else "")
-    return Who(getattr(state, "actor", "admin"), grant_of(request).token_name, address)
+    return Who(request.state.actor, grant_of(request).token_name, request.state.address)
+
+
+def session_of(request: Request) -> Session | None:
+    """The session of the browser that asks; None where it is none."""
+    session: Session | None = getattr(request.state, "session", None)
+    return session
 
 
 async def caller_of(
@@ -85,6 +93,7 @@ def wait_of(
     return min(float(match.group(1)), MAX_WAIT_S) if match else 0.0
 
 
+GrantOf = Annotated[Grant, Depends(grant_of)]
 ServicesOf = Annotated[Services, Depends(services_of)]
 ContextOf = Annotated[Context, Depends(context_of)]
 CallerOf = Annotated[Caller, Depends(caller_of)]

@@ -73,4 +73,5 @@ def render(
 
 
 def _form_token(request: Request) -> str:
-    return str(getattr(request.state, "csrf", ""))
+    session = getattr(request.state, "session", None)
+    return str(session.proof()) if session is not None else ""

@@ -199,6 +199,7 @@ class PostgresStore:
                 attempt = 0
                 yield "operations"  # whatever was said while nobody listened
                 yield "events"
+                yield "access:"
                 async for notification in connection.notifies():
                     yield notification.payload
             except psycopg.OperationalError as error:
