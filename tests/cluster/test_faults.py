@@ -2,73 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.client import HTTPException
-from pathlib import Path
 
 import pytest
 from tests.cluster.test_rollbacks import two_versions
+from tests.fixtures.cluster_parts import Part, mend_node
 from tests.fixtures.clusters import ClusterApp, Namespace
 from tests.fixtures.norn import NornServer, served, until
-
-
-class Part:
-    """A part of the cluster that runs as a process of this machine."""
-
-    def __init__(self, program: str) -> None:
-        self.pid = next(iter(self._running(program)), 0)
-        if not self.pid:
-            pytest.skip(f"{program} does not run on this machine")
-        process = Path(f"/proc/{self.pid}")
-        self.argv = (process / "cmdline").read_bytes().decode().split("\0")[:-1]
-        self.cwd = (process / "cwd").readlink()
-        self.log = (process / "fd/1").readlink()
-        self.environment = dict(
-            line.split("=", 1) for line in (process / "environ").read_bytes().decode().split("\0") if "=" in line
-        )
-
-    @staticmethod
-    def _running(program: str) -> list[int]:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                argv = (process / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if Path(argv[0].decode("utf-8", "replace")).name == program:
-                found.append(int(process.name))
-        return found
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """SIGSTOP: it holds its connections and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
-
-    @contextmanager
-    def killed(self) -> Iterator[None]:
-        """SIGKILL; started again as it was."""
-        os.kill(self.pid, signal.SIGKILL)
-        try:
-            until(lambda: not Path(f"/proc/{self.pid}/cwd").exists(), "its end")
-            yield
-        finally:
-            with self.log.open("ab") as log:
-                started = subprocess.Popen(
-                    self.argv, cwd=self.cwd, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True,
-                )  # fmt: skip
-            started.returncode = 0  # it outlives this test run: nobody is to wait for it
-            for note in (self.cwd / "run").glob("*.pid"):
-                if note.read_text().strip() == str(self.pid):
-                    note.write_text(str(started.pid))
 
 
 def answering(space: Namespace) -> None:
@@ -79,12 +22,20 @@ def answering(space: Namespace) -> None:
     until(look, "the API server", 90)
 
 
+@pytest.fixture
+def mended() -> Iterator[None]:
+    """Whatever was done to it, the next test finds a node that works."""
+    yield
+    mend_node()
+
+
 alone = pytest.mark.cluster_alone
-FAULTS = pytest.mark.parametrize("fault", ["stopped", "killed"])
+mended_after = pytest.mark.usefixtures("mended")
 
 
 @alone
-@FAULTS
+@mended_after
+@pytest.mark.parametrize("fault", [pytest.param("stopped", marks=pytest.mark.long), "killed"])
 def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
     server: NornServer, space: Namespace, fault: str
 ) -> None:
@@ -102,7 +53,8 @@ def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
 
 
 @alone
-@FAULTS
+@mended_after
+@pytest.mark.parametrize("fault", ["stopped", pytest.param("killed", marks=pytest.mark.long)])
 def test_an_api_server_that_is_away_during_the_watch_changes_nothing_about_the_end(
     server: NornServer, space: Namespace, fault: str
 ) -> None:
@@ -123,6 +75,7 @@ def printed(server: NornServer, operation_id: str) -> str:
 
 
 @alone
+@mended_after
 def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornServer, space: Namespace) -> None:
     app = two_versions(server, space, "frozen", timeout="6s")
     with Part("kubelet").stopped():
