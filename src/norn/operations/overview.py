@@ -118,14 +118,19 @@ def _live_document(live: LiveVersion, since: str | None) -> Document:
     }
 
 
+async def app_summary(services: Services, name: str) -> Document:
+    """One app as in the list: what does not take long to find out. Raises UnknownApp."""
+    app = await services.source.app(name)
+    return await _summary(services, app, await services.store.active_operations(app.name))
+
+
 async def app_document(services: Services, name: str) -> Document:
     """One app: as in the list, with its readiness to roll back and its recent deployments. Raises UnknownApp."""
-    app = await services.source.app(name)
-    active = await services.store.active_operations(app.name)
-    document = await _summary(services, app, active)
-    recent = await services.store.deployments(app=app.name, limit=_RECENT)
-    document["rollback"] = await _readiness(services, app.name)
-    document["lately"] = await _lately(services, app.name)
+    document = await app_summary(services, name)
+    app = document["name"]
+    recent = await services.store.deployments(app=app, limit=_RECENT)
+    document["rollback"] = await readiness_document(services, app)
+    document["lately"] = await _lately(services, app)
     document["deployments"] = [deployment.to_json() for deployment in recent]
     return document
 
@@ -138,7 +143,7 @@ async def _lately(services: Services, app: str) -> Document:
     return {"checks": len(checks), "failed": len(failed), "last": last}
 
 
-async def _readiness(services: Services, app: str) -> Document:
+async def readiness_document(services: Services, app: str) -> Document:
     """Could it be rolled back right now, to what, and would that be enough?"""
     try:
         live = await live_version(services, app)

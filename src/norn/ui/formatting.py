@@ -16,7 +16,6 @@ _TONES = {
     "running": "busy", "building": "busy", "testing": "busy", "snapshotting": "busy", "migrating": "busy",
     "deploying": "busy", "baking": "busy",
 }  # fmt: skip
-_WORDS = {"rolled_back": "rolled back", "baking": "watched for a while"}
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -41,6 +40,15 @@ def utc(value: datetime | str) -> str:
     '2026-11-25 22:25:45 UTC'
     """
     return moment(value).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def clock(value: datetime | str) -> str:
+    """The time of day.
+
+    >>> clock("2026-11-25T22:25:45.123Z")
+    '22:25 UTC'
+    """
+    return moment(value).astimezone(UTC).strftime("%H:%M UTC")
 
 
 def between(start: datetime | str | None, end: datetime | str | None) -> str:
@@ -83,12 +91,13 @@ def words(state: str) -> str:
     >>> words("rolled_back")
     'rolled back'
     """
-    return _WORDS.get(state, state.replace("_", " "))
+    return state.replace("_", " ")
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "machine_time": machine_time,
     "utc": utc,
+    "clock": clock,
     "between": between,
     "duration": format_duration,
     "milliseconds": milliseconds,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from norn.ui import assets, errors
+from norn.ui import app_pages, assets, errors, operation_pages
 
-ROUTERS = (assets.router,)
+ROUTERS = (assets.router, app_pages.router, operation_pages.router)
 
 
 def install(app: FastAPI) -> None:

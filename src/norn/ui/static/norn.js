@@ -3,6 +3,7 @@
 (() => {
   // ---- times ----
   const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "long" });
   const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
@@ -17,7 +18,7 @@
       const at = new Date(element.dateTime);
       if (Number.isNaN(at.getTime())) continue;
       const local = absolute.format(at);
-      const text = element.hasAttribute("data-relative") ? ago(at) : local;
+      const text = "relative" in element.dataset ? ago(at) : "clock" in element.dataset ? clock.format(at) : local;
       if (element.textContent !== text) element.textContent = text;
       if (element.title !== local) element.title = local;
     }

@@ -1,0 +1,51 @@
+"""How far a rollout is, pod by pod, as the output of its step says. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_UPDATED = re.compile(r"^(\d+) of (\d+) updated, (\d+) available(?:; (.*))?$")
+_READY = re.compile(r"^(\S+) is ready \((\d+) of (\d+)\)$")
+_STARTING = re.compile(r"^starting \S+: (\d+) process(?:es)?$")
+_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """`ready` of `wanted` replicas run the new version, `started` includes those that are not ready yet."""
+
+    wanted: int
+    started: int
+    ready: int
+    names: tuple[str, ...] = ()
+    """Of those that are ready, in that order, where the runtime names them."""
+    trouble: str = ""
+    """What stands in the way, in the runtime's words."""
+
+    @property
+    def replicas(self) -> list[tuple[str, str]]:
+        """State and name of each replica, at most a hundred: ready, starting, waiting."""
+        states = ["ready"] * self.ready + ["starting"] * (self.started - self.ready)
+        states += ["waiting"] * (self.wanted - len(states))
+        names = (*self.names, *[""] * len(states))
+        return list(zip(states, names, strict=False))[:_MOST]
+
+
+def rollout_of(output: str) -> Rollout | None:
+    """The newest state that the output tells of; None where it tells of none.
+
+    >>> rollout_of("2 of 4 updated, 1 available").ready
+    1
+    """
+    found: Rollout | None = None
+    for line in output.splitlines():
+        if match := _UPDATED.match(line):
+            updated, wanted, available = (int(match[number]) for number in (1, 2, 3))
+            found = Rollout(wanted, updated, min(available, updated), (), match[4] or "")
+        elif match := _READY.match(line):
+            names = (*(found.names if found else ()), match[1])
+            found = Rollout(int(match[3]), int(match[3]), int(match[2]), names)
+        elif match := _STARTING.match(line):
+            found = Rollout(int(match[1]), int(match[1]), 0)
+    return found
