@@ -121,7 +121,9 @@ def _live_document(live: LiveVersion, since: str | None) -> Document:
 async def app_summary(services: Services, name: str) -> Document:
     """One app as in the list: what does not take long to find out. Raises UnknownApp."""
     app = await services.source.app(name)
-    return await _summary(services, app, await services.store.active_operations(app.name))
+    active = await services.store.active_operations(app.name)
+    with_steps = [await services.store.operation(operation.id) or operation for operation in active[:1]]
+    return await _summary(services, app, with_steps)
 
 
 async def app_document(services: Services, name: str) -> Document:
