@@ -11,12 +11,13 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from norn.domain.access import Permission
 from norn.domain.deployments import Deployment
 from norn.http.answers import AppName
-from norn.http.requests import CallerOf, ServicesOf
+from norn.http.permissions import Of, may
+from norn.http.requests import CallerOf, ServicesOf, grant_of
 from norn.operations import overview, quarantine, restart
 from norn.operations.services import Services
 from norn.ui.charts import health_chart
 from norn.ui.rendering import render
-from norn.ui.requests import Before, check, see_other, sees
+from norn.ui.requests import Before, see_other
 
 PER_PAGE = 25
 _IN_TIME_S = 0.15
@@ -33,19 +34,19 @@ Document = dict[str, Any]
 # ---- all apps ----------------------------------------------------------------------------------------------------
 
 
-@router.get("/")
+@router.get("/", dependencies=[may(Permission.VIEW, Of.VISIBLE)])
 async def get_apps(request: Request, services: ServicesOf) -> Response:
     """All apps that one may see."""
     return render(request, "apps.html", apps=await _apps(request, services, _IN_TIME_S))
 
 
-@router.get("/parts/apps")
+@router.get("/parts/apps", dependencies=[may(Permission.VIEW, Of.VISIBLE)])
 async def get_apps_part(request: Request, services: ServicesOf) -> Response:
     return render(request, "apps_list.html", apps=await _apps(request, services, _PATIENCE_S))
 
 
 async def _apps(request: Request, services: Services, within_s: float) -> list[Document]:
-    apps = [app for app in await overview.apps_document(services) if sees(request, app["name"])]
+    apps = [app for app in await overview.apps_document(services) if grant_of(request).sees(app["name"])]
     known = await asyncio.gather(*(_readiness(services, app, within_s) for app in apps))
     return [app | {"rollback": rollback} for app, rollback in zip(apps, known, strict=True)]
 
@@ -64,12 +65,11 @@ async def _readiness(services: Services, app: Document, within_s: float) -> Docu
 # ---- one app -----------------------------------------------------------------------------------------------------
 
 
-@router.get("/apps/{app}")
+@router.get("/apps/{app}", dependencies=[may(Permission.VIEW)])
 async def get_app(
     request: Request, app: AppName, services: ServicesOf, before: Before = None, hours: Hours = 1
 ) -> Response:
     """One app."""
-    check(request, Permission.VIEW, app)
     summary = await overview.app_summary(services, app)
     name = summary["name"]
     head, history, chart = await asyncio.gather(
@@ -78,23 +78,20 @@ async def get_app(
     return render(request, "app.html", **(head | history | chart))
 
 
-@router.get("/apps/{app}/parts/head")
+@router.get("/apps/{app}/parts/head", dependencies=[may(Permission.VIEW)])
 async def get_head(request: Request, app: AppName, services: ServicesOf) -> Response:
-    check(request, Permission.VIEW, app)
     summary = await overview.app_summary(services, app)
     return render(request, "app_head.html", **await _head(services, summary, _PATIENCE_S))
 
 
-@router.get("/apps/{app}/parts/history")
+@router.get("/apps/{app}/parts/history", dependencies=[may(Permission.VIEW)])
 async def get_history(request: Request, app: AppName, services: ServicesOf) -> Response:
-    check(request, Permission.VIEW, app)
     name = (await services.source.app(app)).name
     return render(request, "app_history.html", app={"name": name}, **await _history(services, name, None))
 
 
-@router.get("/apps/{app}/parts/health")
+@router.get("/apps/{app}/parts/health", dependencies=[may(Permission.VIEW)])
 async def get_health(request: Request, app: AppName, services: ServicesOf, hours: Hours = 1) -> Response:
-    check(request, Permission.VIEW, app)
     name = (await services.source.app(app)).name
     return render(request, "app_health.html", app={"name": name}, **await _health(services, name, hours))
 
@@ -140,21 +137,18 @@ async def _health(services: Services, app: str, hours: int) -> Document:
 # ---- what one can do with it -------------------------------------------------------------------------------------
 
 
-@router.post("/apps/{app}/restart")
-async def post_restart(request: Request, app: AppName, services: ServicesOf, caller: CallerOf) -> Response:
-    check(request, Permission.OPERATE, app)
+@router.post("/apps/{app}/restart", dependencies=[may(Permission.OPERATE)])
+async def post_restart(app: AppName, services: ServicesOf, caller: CallerOf) -> Response:
     operation = await restart.request_restart(services, app, caller)
     return see_other(f"/operations/{operation.id}")
 
 
-@router.post("/apps/{app}/quarantine/lift")
+@router.post("/apps/{app}/quarantine/lift", dependencies=[may(Permission.DEPLOY)])
 async def post_lift(
-    request: Request,
     app: AppName,
     services: ServicesOf,
     caller: CallerOf,
     image_tag: Annotated[str, Form(max_length=256)],
 ) -> Response:
-    check(request, Permission.DEPLOY, app)
     await quarantine.lift(services, app, image_tag, caller)
     return see_other(f"/apps/{app}#quarantine")

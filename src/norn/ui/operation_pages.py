@@ -7,16 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from norn.domain.access import Permission
+from norn.domain.access import Permission, to_steer
 from norn.domain.operations import Operation, OperationKind, StepRecord, StepStatus
 from norn.domain.store import Store
 from norn.errors import NotFound
+from norn.http.permissions import Of, may, may_steer
 from norn.http.requests import CallerOf, ServicesOf
 from norn.operations import asking, cancel, overview
 from norn.operations.services import Services
 from norn.ui.progress import rollout_of
 from norn.ui.rendering import render
-from norn.ui.requests import check, see_other
+from norn.ui.requests import see_other
 
 SHOWN_CHARS = 12_000
 """Of the output of a step that runs or failed; of the others a third. The whole of it is a page of its own."""
@@ -26,66 +27,54 @@ _RECORDED = frozenset({OperationKind.DEPLOY, OperationKind.ROLLBACK, OperationKi
 
 router = APIRouter(include_in_schema=False)
 
-Id = Annotated[str, Path(max_length=64)]
+Id = Annotated[str, Path(max_length=64, pattern=r"^[0-9a-z]+$")]
 Reason = Annotated[str, Form(max_length=2_000, pattern=r"^[^\x00]*$")]
 Document = dict[str, Any]
 
 
-@router.get("/operations/{id}")
+@router.get("/operations/{id}", dependencies=[may(Permission.VIEW, Of.OPERATION)])
 async def get_operation(request: Request, id: Id, services: ServicesOf) -> Response:  # noqa: A002
-    return render(request, "operation.html", **await _values(request, services, id))
+    return render(request, "operation.html", **await _values(services, id))
 
 
-@router.get("/operations/{id}/parts/progress")
+@router.get("/operations/{id}/parts/progress", dependencies=[may(Permission.VIEW, Of.OPERATION)])
 async def get_progress(request: Request, id: Id, services: ServicesOf) -> Response:  # noqa: A002
-    return render(request, "operation_progress.html", **await _values(request, services, id))
+    return render(request, "operation_progress.html", **await _values(services, id))
 
 
-@router.get("/operations/{id}/output/{ordinal}")
+@router.get("/operations/{id}/output/{ordinal}", dependencies=[may(Permission.VIEW, Of.OPERATION)])
 async def get_output(
-    request: Request,
     id: Id,  # noqa: A002
     ordinal: Annotated[int, Path(ge=0, lt=1_000)],
     services: ServicesOf,
 ) -> Response:
     """All that is kept of a step's output, as text."""
-    operation = await _operation(request, services, id, Permission.VIEW)
+    operation = await overview.operation_of(services, id)
     step = next((step for step in operation.steps if step.ordinal == ordinal), None)
     if step is None:
         raise NotFound("The operation has no such step.")
     return PlainTextResponse(step.output, headers={"Cache-Control": "no-store"})
 
 
-@router.post("/operations/{id}/cancel")
+@router.post("/operations/{id}/cancel", dependencies=[may_steer()])
 async def post_cancel(
-    request: Request,
     id: Id,  # noqa: A002
     services: ServicesOf,
     caller: CallerOf,
     reason: Reason = "",
 ) -> Response:
-    await _operation(request, services, id, Permission.OPERATE)
     await cancel.request_cancel(services, id, reason, caller)
     return see_other(f"/operations/{id}")
 
 
-@router.post("/operations/{id}/confirm")
-async def post_confirm(request: Request, id: Id, services: ServicesOf, caller: CallerOf) -> Response:  # noqa: A002
-    await _operation(request, services, id, Permission.ADMINISTER)
+@router.post("/operations/{id}/confirm", dependencies=[may_steer()])
+async def post_confirm(id: Id, services: ServicesOf, caller: CallerOf) -> Response:  # noqa: A002
     await asking.confirm(services, id, caller)
     return see_other(f"/operations/{id}")
 
 
-async def _operation(request: Request, services: Services, id_: str, permission: Permission) -> Operation:
-    if not (id_.isascii() and id_.isalnum()):
-        raise NotFound("There is no such operation.", hint="Each app's page has its deployments.")
+async def _values(services: Services, id_: str) -> Document:
     operation = await overview.operation_of(services, id_)
-    check(request, permission, operation.app)
-    return operation
-
-
-async def _values(request: Request, services: Services, id_: str) -> Document:
-    operation = await _operation(request, services, id_, Permission.VIEW)
     operation, seq = await _as_of(services.store, operation)
     deployment = await services.store.deployment(id_) if operation.kind in _RECORDED else None
     return {
@@ -93,7 +82,7 @@ async def _values(request: Request, services: Services, id_: str) -> Document:
         "ended": operation.status.ended,
         "deployment": deployment.to_json() if deployment else None,
         "seq": seq,
-        "confirming": Permission.ADMINISTER,
+        "steering": to_steer(operation),
     }
 
 
