@@ -75,8 +75,11 @@ def test_a_look_is_not_written_down(server: NornServer, shop: App) -> None:
 def test_of_a_secret_its_name_alone(server: NornServer, shop: App) -> None:
     assert server.norn("secrets", "set", "shop", "SMTP_KEY", stdin="hunter-two-is-it").exit_status == 0
     assert server.norn("secrets", "unset", "shop", "SMTP_KEY").exit_status == 0
-    assert [entry["subject"] for entry in audit(server, "shop", action="secret.set")] == ["SMTP_KEY"]
-    assert [entry["subject"] for entry in audit(server, "shop", action="secret.unset")] == ["SMTP_KEY"]
+    assert [(entry["subject"], entry["outcome"]) for entry in audit(server, "shop", action="secret.set")] == [
+        ("SMTP_KEY", "done"),
+        ("SMTP_KEY", "accepted"),
+    ]
+    assert {entry["subject"] for entry in audit(server, "shop", action="secret.unset")} == {"SMTP_KEY"}
     with database(server) as connection:
         (text,) = connection.execute("SELECT string_agg(audit::text, ' ') FROM audit").fetchone() or ("",)
     assert "hunter-two" not in text

@@ -368,8 +368,8 @@ class Store(Protocol):
         ...
 
     async def newest_change(self) -> tuple[str, bool]:
-        """A text that is another one once an operation that can change a database has begun or ended since, and
-        whether one is at work."""
+        """A text that is another one once an operation that can change a database has begun or ended since, or a
+        secret was set, and whether such an operation is at work."""
         ...
 
     async def installation_key(self) -> bytes:

@@ -1,4 +1,7 @@
-"""Set and forget an app's secrets. Who did it is written down before it is done; values are written down nowhere."""
+"""Set and forget an app's secrets. Who does it is written down before it is done, and how that went after it.
+
+Values are written down nowhere.
+"""
 
 from __future__ import annotations
 
@@ -32,3 +35,4 @@ async def _noted(services: Services, caller: Caller, action: str, app: str, name
     except NornError as error:
         await record(services, caller, action, name, Outcome.FAILED, app=app, reason=error.message)
         raise
+    await record(services, caller, action, name, Outcome.DONE, app=app)  # what was found out before is old now

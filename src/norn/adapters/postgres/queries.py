@@ -298,7 +298,8 @@ SELECT coalesce((SELECT string_agg(id, ' ' ORDER BY id) FROM operations
                     AND (kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData')), '') AS under_way,
        coalesce((SELECT id FROM operations
                   WHERE kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData'
-                  ORDER BY seq DESC LIMIT 1), '') AS newest
+                  ORDER BY seq DESC LIMIT 1), '')
+       || coalesce((SELECT max(seq)::text FROM audit WHERE action IN ('secret.set', 'secret.unset')), '') AS newest
 """
 # Where another server has just made it, the key is not to be seen in the same statement: hence the update.
 INSTALLATION_KEY: LiteralString = """

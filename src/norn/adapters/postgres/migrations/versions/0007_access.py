@@ -48,6 +48,7 @@ CREATE TABLE audit (
     after   jsonb
 );
 CREATE INDEX audit_of_app ON audit (app, seq);
+CREATE INDEX audit_of_secrets ON audit (seq) WHERE action IN ('secret.set', 'secret.unset');
 
 CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
