@@ -79,7 +79,8 @@ async def post_sign_out(request: Request, context: ContextOf, caller: CallerOf) 
 
 
 def _page(request: Request, next_: str, problem: NornError | None = None) -> Response:
-    error, hint = (problem.message, problem.hint) if problem is not None else ("", "")
+    error = problem.message if problem is not None else ""
+    hint = problem.hint if isinstance(problem, TooManyAttempts) else ""  # the page itself says where tokens are
     headers = {"Retry-After": str(problem.facts["retryAfterS"])} if isinstance(problem, TooManyAttempts) else {}
     status = problem.status if problem is not None else 200
     return render(request, "sign_in.html", status=status, headers=headers, next=next_, error=error, hint=hint)

@@ -26,10 +26,9 @@ class Rollout:
     @property
     def replicas(self) -> list[tuple[str, str]]:
         """State and name of each replica, at most a hundred: ready, starting, waiting."""
-        states = ["ready"] * self.ready + ["starting"] * (self.started - self.ready)
-        states += ["waiting"] * (self.wanted - len(states))
-        names = (*self.names, *[""] * len(states))
-        return list(zip(states, names, strict=False))[:_MOST]
+        counts = {"ready": self.ready, "starting": self.started - self.ready, "waiting": self.wanted - self.started}
+        states = [state for state, count in counts.items() for _ in range(min(count, _MOST))][:_MOST]
+        return list(zip(states, (*self.names, *[""] * _MOST), strict=False))
 
 
 def rollout_of(output: str) -> Rollout | None:

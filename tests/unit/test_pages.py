@@ -1,0 +1,150 @@
+"""Pages without a server: how values are written, how far a rollout is, what each role sees."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from fastapi import Request
+
+from norn.domain.access import Grant, Role
+from norn.domain.deployments import Status
+from norn.domain.operations import OperationStatus, StepStatus
+from norn.domain.verdict import Level
+from norn.ui import formatting
+from norn.ui.assets import DIRECTORY, url_of
+from norn.ui.progress import Rollout, rollout_of
+from norn.ui.rendering import environment, render
+
+# ---- values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["2026-11-25T22:25:45.123Z", datetime(2026, 11, 25, 22, 25, 45, 123_000, UTC)])
+def test_a_time_is_written_in_utc_for_machines_and_for_people(at: datetime | str) -> None:
+    assert formatting.machine_time(at) == "2026-11-25T22:25:45.123Z"
+    assert formatting.utc(at) == "2026-11-25 22:25:45 UTC"
+    assert formatting.clock(at) == "22:25 UTC"
+
+
+def test_a_time_of_another_zone_is_converted() -> None:
+    at = datetime(2026, 11, 25, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert formatting.utc(at) == "2026-11-24 23:00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "took"),
+    [
+        ("2026-11-25T22:00:00.000Z", "2026-11-25T22:01:30.000Z", "1m 30s"),
+        ("2026-11-25T22:00:00.000Z", None, ""),
+        (None, None, ""),
+        ("2026-11-25T22:00:01.000Z", "2026-11-25T22:00:00.000Z", "0s"),
+    ],
+)
+def test_how_long_it_took(start: str | None, end: str | None, took: str) -> None:
+    assert formatting.between(start, end) == took
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 bytes"), (1_536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB")])
+def test_sizes_have_a_unit(count: int, text: str) -> None:
+    assert formatting.size(count) == text
+
+
+@pytest.mark.parametrize("state", [*Status, *OperationStatus, *StepStatus, *Level], ids=str)
+def test_every_state_has_a_tone(state: str) -> None:
+    assert state in formatting._TONES
+
+
+# ---- rollouts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "rollout"),
+    [
+        ("", None),
+        ("compiling\n", None),
+        ("starting shop:1: 3 processes\n", Rollout(3, 3, 0)),
+        ("starting shop:1: 1 process\n1-1 is ready (1 of 1)\n", Rollout(1, 1, 1, ("1-1",))),
+        ("starting shop:1: 2 processes\n4-2 is ready (1 of 2)\n", Rollout(2, 2, 1, ("4-2",))),
+        ("0 of 4 updated, 4 available\n2 of 4 updated, 1 available\n", Rollout(4, 2, 1)),
+        ("1 of 4 updated, 4 available; web-1: crash\n", Rollout(4, 1, 1, (), "web-1: crash")),
+    ],
+)
+def test_how_far_a_rollout_is_by_its_output(output: str, rollout: Rollout | None) -> None:
+    assert rollout_of(output) == rollout
+
+
+def test_each_replica_has_a_state() -> None:
+    states = [state for state, _ in Rollout(4, 2, 1).replicas]
+    assert states == ["ready", "starting", "waiting", "waiting"]
+
+
+def test_no_output_makes_a_list_without_end() -> None:
+    found = rollout_of("1 of 999999999 updated, 1 available")
+    assert found is not None
+    assert len(found.replicas) == 100
+
+
+# ---- who sees what -----------------------------------------------------------------------------------------------
+
+APP: dict[str, Any] = {
+    "name": "shop", "role": "webserver", "problem": None, "externalHost": None, "operation": None,
+    "live": {"imageTag": "shop:1", "deploymentId": "d1", "commitSubject": "one", "since": "2026-11-25T22:00:00.000Z"},
+    "health": {"healthy": True, "wanted": 1, "ready": 1, "restarts": 0, "message": ""},
+}  # fmt: skip
+
+
+def request(grant: Grant | None, path: str = "/") -> Request:
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    return Request(scope | {"state": {"grant": grant, "session": None}})
+
+
+def head(role: Role, app: str = "shop") -> str:
+    grant = Grant("t", "lena", role, frozenset({app}))
+    rollback = {"possible": False, "why": "there is no deployment in the history", "target": None, "verdict": None}
+    answer = render(request(grant), "app_head.html", app=APP, deployment=None, rollback=rollback)
+    return bytes(answer.body).decode()
+
+
+def test_whoever_may_operate_sees_the_buttons() -> None:
+    assert 'href="/apps/shop/rollback"' in head(Role.OPERATOR)
+    assert 'action="/apps/shop/restart"' in head(Role.OPERATOR)
+
+
+def test_a_viewer_sees_why_there_is_no_button() -> None:
+    page = head(Role.VIEWER)
+    assert "/apps/shop/rollback" not in page
+    assert "/apps/shop/restart" not in page
+    assert "has the role viewer; this wants operator" in page
+
+
+def test_who_has_not_signed_in_sees_neither_menu_nor_sign_out() -> None:
+    page = bytes(render(request(None), "sign_in.html", next="/", error="", hint="").body).decode()
+    assert "/sign-out" not in page
+    assert "/audit" not in page
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def test_htmx_is_the_very_file_that_was_published() -> None:
+    readme = (DIRECTORY / "README.md").read_text()
+    name, digest = re.findall(r"`(htmx-[\d.]+\.min\.js)`.*SHA-256 `([0-9a-f]{64})`", readme)[0]
+    assert hashlib.sha256((DIRECTORY / name).read_bytes()).hexdigest() == digest
+    assert url_of(name)
+
+
+@pytest.mark.parametrize("name", sorted(environment().list_templates()))
+def test_every_template_can_be_read_and_turns_nothing_off(name: str) -> None:
+    environment().get_template(name)
+    source = (DIRECTORY.parent / "templates" / name).read_text()
+    assert "|safe" not in source.replace(" ", "")
+    assert "autoescape" not in source
+    assert not re.search(r"<script(?! src=)|<style|\son[a-z]+=|style=|javascript:", source)
+
+
+def test_the_style_and_the_script_need_no_other_host() -> None:
+    for name in ("norn.css", "norn.js"):
+        assert not re.search(r"https?://|@import|url\(", (DIRECTORY / name).read_text())
