@@ -83,7 +83,7 @@ def test_an_app_with_what_is_live_the_way_back_and_one_button(server: NornServer
     assert page.the("h1").text == "shop"
     assert status["live"]["imageTag"] in page.text
     assert page.the("a", href="/apps/shop/rollback").text == "Roll back…"
-    assert page.the("a", href="https://shop.example.com")
+    assert page.the("a", href="https://shop.example.com").text == "shop.example.com"
 
 
 def test_the_time_line_has_each_deployment_newest_first(server: NornServer, visitor: Visitor) -> None:
