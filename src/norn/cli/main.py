@@ -46,6 +46,7 @@ COMMANDS = {
     "secrets": Command("secrets", "set, unset or list an app's secrets"),
     "audit": Command("audit", "who did what, from where and why, and what was refused"),
     "notifications": Command("notifications", "what others were told, what has not arrived; the key to verify it with"),
+    "token": Command("token", "who has access: make, list and revoke tokens"),
     "doctor": Command("doctor", "what is missing or wrong here, and the mend"),
     "version": Command("about", "the version"),
     "completion": Command("about", "a completion script for bash, zsh or fish"),

@@ -11,8 +11,8 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
 MAX_S = 7 * 24 * 3600.0
 
 
-def parse_duration(text: str) -> float:
-    """Seconds. Raises ValueError for what is no duration, or is over a week.
+def parse_duration(text: str, max_s: float = MAX_S) -> float:
+    """Seconds. Raises ValueError for what is no duration, or is longer than `max_s` (a week).
 
     >>> parse_duration("1m30s")
     90.0
@@ -20,8 +20,8 @@ def parse_duration(text: str) -> float:
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration")
     seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-    if seconds > MAX_S:
-        raise ValueError(f"{text!r} is longer than a week")
+    if seconds > max_s:
+        raise ValueError(f"{text!r} is longer than {format_duration(max_s) if max_s != MAX_S else 'a week'}")
     return seconds
 
 

@@ -7,7 +7,7 @@ they changed when they commit, and nothing when they do not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -332,11 +332,12 @@ class Store(Protocol):
         self,
         *,
         app: str | None = None,
+        apps: Collection[str] | None = None,
         status: str | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> Sequence[Deployment]:
-        """Newest first; `before` is the `seq` to go on below."""
+        """Newest first; `before` is the `seq` to go on below. Of one app; else of these apps; else of all."""
         ...
 
     async def live_deployment(self, app: str) -> Deployment | None:

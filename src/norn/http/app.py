@@ -11,7 +11,17 @@ from fastapi.responses import JSONResponse
 
 from norn import __version__
 from norn.domain.access import Permission
-from norn.http import answers, audit_routes, events, notification_routes, problems, routes, sessions, snapshot_routes
+from norn.http import (
+    answers,
+    audit_routes,
+    events,
+    notification_routes,
+    problems,
+    routes,
+    sessions,
+    snapshot_routes,
+    token_routes,
+)
 from norn.http.access import Access, CrossSite
 from norn.http.limits import BodyLimit, WrongTokens
 from norn.http.metrics import CountRequests, Metrics
@@ -24,6 +34,7 @@ from norn.ui.security import SecurityHeaders
 HealthCheck = Callable[[], Awaitable[dict[str, Any]]]
 """Each part's state: `{name: {"ok": bool, "message": str}}`."""
 
+_TAGS = ("apps", "secrets", "snapshots", "history", "audit", "events", "notifications", "access", "server")
 _outside = APIRouter()
 
 
@@ -64,10 +75,7 @@ def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastA
         title="Norn",
         version=__version__,
         summary="Deploys apps, and gets them back when a deployment goes wrong.",
-        openapi_tags=[
-            {"name": name}
-            for name in ("apps", "secrets", "snapshots", "history", "audit", "events", "notifications", "server")
-        ],
+        openapi_tags=[{"name": name} for name in _TAGS],
         docs_url="/docs",
         redoc_url=None,
     )
@@ -81,6 +89,7 @@ def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastA
     app.include_router(events.router)
     app.include_router(audit_routes.router)
     app.include_router(notification_routes.router)
+    app.include_router(token_routes.router)
     app.include_router(sessions.router)
     app.include_router(_outside)
     pages.install(app)

@@ -9,11 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from norn.domain.access import Grant
+from norn.domain.access import Grant, Permission
 from norn.domain.audit import Recorded
 from norn.http import schemas
 from norn.http.answers import problems
 from norn.http.cursors import decode_cursor, encode_cursor
+from norn.http.permissions import Of, may
 from norn.http.requests import ServicesOf, grant_of
 from norn.operations import audit
 
@@ -39,6 +40,7 @@ async def _lines(entries: AsyncIterator[Recorded]) -> AsyncIterator[bytes]:
     "/audit",
     response_model=schemas.AuditAnswer,
     responses=problems(403) | {200: {"content": {JSON_LINES: {}}, "description": "a page; or all, as JSON lines"}},
+    dependencies=[may(Permission.VIEW, Of.VISIBLE)],
 )
 async def get_audit(
     request: Request,

@@ -75,7 +75,8 @@ def same_origin(headers: Mapping[str, str]) -> bool:
         return False
     if origin is None or (origin == "null" and site is not None):  # `null`: the page does not want to be named
         return site is not None
-    return _place(origin) == _place(f"{urlsplit(origin).scheme}://{headers.get('host', '')}")
+    here = _place(f"{origin.partition('://')[0]}://{headers.get('host', '')}")
+    return here is not None and here == _place(origin)
 
 
 def _place(url: str) -> tuple[str, int] | None:
@@ -85,6 +86,14 @@ def _place(url: str) -> tuple[str, int] | None:
         return (parts.hostname or "", parts.port or default)
     except (KeyError, ValueError):
         return None
+
+
+def _path_here(url: str, headers: Mapping[str, str]) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "/"
+    return parts.path if parts.netloc == headers.get("host") else "/"
 
 
 def local_path(path: str) -> str:
@@ -98,7 +107,6 @@ def sign_in_url(scope: Scope, headers: Mapping[str, str]) -> str:
         query = scope["query_string"].decode("latin-1")
         back = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
     else:
-        page = urlsplit(headers.get("referer", ""))
-        back = page.path if page.netloc == headers.get("host") else "/"
+        back = _path_here(headers.get("referer", ""), headers)
     back = local_path(back)
     return SIGN_IN if back == "/" else f"{SIGN_IN}?{urlencode({'next': back})}"

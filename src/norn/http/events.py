@@ -9,11 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
+from norn.domain.access import Permission
 from norn.domain.deployments import rfc3339
 from norn.domain.store import Event
 from norn.errors import Malformed
 from norn.http.answers import problems
-from norn.http.requests import Context, ContextOf
+from norn.http.permissions import Of, may, require
+from norn.http.requests import Context, ContextOf, grant_of
 from norn.operations.events import follow
 
 router = APIRouter(prefix="/api", tags=["events"])
@@ -42,10 +44,12 @@ async def _resume(context: Context, asked: str) -> tuple[int, str]:
 async def _stream(
     request: Request, context: Context, after: int, first: str, app: str | None, operation: str | None
 ) -> AsyncIterator[str]:
+    grant = grant_of(request)
     yield f"retry: 1000\n: connected\n\n{first}"
     async for event in follow(context.services.store, context.changes, after, app=app, operation=operation):
         if event is not None:
-            yield _encode(event)
+            if grant.sees(event.app):
+                yield _encode(event)
         elif await request.is_disconnected():
             return
         else:
@@ -56,6 +60,7 @@ async def _stream(
     "/events",
     response_class=StreamingResponse,
     responses=problems() | {200: {"content": {"text/event-stream": {}}, "description": "events, as they come"}},
+    dependencies=[may(Permission.VIEW, Of.VISIBLE)],
 )
 async def get_events(
     request: Request,
@@ -66,8 +71,15 @@ async def get_events(
 ) -> StreamingResponse:
     """Events from now on, or behind Last-Event-ID; those of one operation from its beginning.
 
-    They are kept for seven days. Who asks for older ones is told so by a first event `gap`, and reads anew.
+    Of the apps that the token is for. They are kept for seven days. Who asks for older ones is told so by a first
+    event `gap`, and reads anew.
     """
+    grant = grant_of(request)
+    if app is not None:
+        require(grant, Permission.VIEW, app)
+    if operation and grant.apps is not None:
+        found = await context.services.store.operation(operation)
+        require(grant, Permission.VIEW, *((found.app,) if found is not None else ()))
     first = ""
     if last_event_id is not None:
         after, first = await _resume(context, last_event_id)

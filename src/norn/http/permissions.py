@@ -28,20 +28,13 @@ class Of(Enum):
     """The app of the operation in the path."""
 
 
-def require(request: Request, permission: Permission, *apps: str | None) -> None:
-    """Raises NotAllowed where the caller may not do that to each of the apps; None is all of them."""
-    grant = grant_of(request)
+def require(grant: Grant, permission: Permission, *apps: str | None) -> None:
+    """Raises NotAllowed where it does not permit that for each of the apps; None is all of them."""
     for app in apps:
         if refusal := grant.refusal(permission, app):
             raise NotAllowed(
                 f"{refusal}.", hint="`norn token list` shows what each token permits.", permission=permission.value
             )
-
-
-def require_visible(request: Request, app: str | None) -> None:
-    """For a list of one app's things, where an app is asked for. Raises NotAllowed."""
-    if app is not None:
-        require(request, Permission.VIEW, app)
 
 
 class May:
@@ -53,7 +46,7 @@ class May:
 
     async def __call__(self, request: Request) -> Grant:
         grant = grant_of(request)
-        require(request, self.permission, *await self._apps(request, grant))
+        require(grant, self.permission, *await self._apps(request, grant))
         return grant
 
     async def _apps(self, request: Request, grant: Grant) -> Iterable[str | None]:
@@ -83,7 +76,7 @@ class MaySteer(May):
         id_ = request.path_params["id"]
         operation = await services_of(request).store.operation(id_) if id_.isascii() and id_.isalnum() else None
         if operation is not None:
-            require(request, to_steer(operation), operation.app, *operation.params.get("affects", ()))
+            require(grant, to_steer(operation), operation.app, *operation.params.get("affects", ()))
         return grant
 
 

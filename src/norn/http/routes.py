@@ -8,13 +8,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from norn.domain.access import Permission
 from norn.domain.deployments import Deployment, Status
 from norn.domain.infraspec.schema import infraspec_schema
 from norn.errors import Invalid, NotFound
 from norn.http import schemas
 from norn.http.answers import AppName, accepted, problems
 from norn.http.cursors import decode_cursor, encode_cursor
-from norn.http.requests import CallerOf, Context, ContextOf, ServicesOf, WaitOf
+from norn.http.permissions import Of, may, may_steer, require
+from norn.http.requests import CallerOf, Context, ContextOf, GrantOf, ServicesOf, WaitOf
 from norn.operations import (
     adopt,
     app_secrets,
@@ -35,7 +37,12 @@ _MAX_PAGE = 200
 router = APIRouter(prefix="/api", responses=problems())
 
 
-@router.get("/schemas/infraspec", tags=["apps"], response_model=dict[str, Any])
+@router.get(
+    "/schemas/infraspec",
+    tags=["apps"],
+    response_model=dict[str, Any],
+    dependencies=[may(Permission.VIEW, Of.VISIBLE)],
+)
 async def get_infraspec_schema() -> JSONResponse:
     """The JSON Schema of infraspec.yaml, for editors."""
     return JSONResponse(infraspec_schema())
@@ -44,19 +51,36 @@ async def get_infraspec_schema() -> JSONResponse:
 # ---- apps --------------------------------------------------------------------------------------------------------
 
 
-@router.get("/apps", tags=["apps"], response_model=schemas.AppsAnswer)
-async def list_apps(services: ServicesOf) -> JSONResponse:
-    """All apps under NORN_APPS_DIR, with what is live."""
-    return JSONResponse({"apps": await overview.apps_document(services)})
+@router.get(
+    "/apps",
+    tags=["apps"],
+    response_model=schemas.AppsAnswer,
+    dependencies=[may(Permission.VIEW, Of.VISIBLE)],
+)
+async def list_apps(services: ServicesOf, grant: GrantOf) -> JSONResponse:
+    """The apps under NORN_APPS_DIR that the token is for, with what is live."""
+    return JSONResponse({"apps": await overview.apps_document(services, grant)})
 
 
-@router.get("/apps/{app}", tags=["apps"], response_model=schemas.AppAnswer, responses=problems(404))
+@router.get(
+    "/apps/{app}",
+    tags=["apps"],
+    response_model=schemas.AppAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW)],
+)
 async def get_app(app: AppName, services: ServicesOf) -> JSONResponse:
     """One app: live image, health, readiness to roll back, recent deployments."""
     return JSONResponse(await overview.app_document(services, app))
 
 
-@router.get("/apps/{app}/artifacts", tags=["apps"], response_model=schemas.ArtifactsAnswer, responses=problems(404))
+@router.get(
+    "/apps/{app}/artifacts",
+    tags=["apps"],
+    response_model=schemas.ArtifactsAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW)],
+)
 async def list_artifacts(app: AppName, services: ServicesOf) -> JSONResponse:
     """The images kept, newest first."""
     return JSONResponse({"artifacts": await overview.artifacts_document(services, app)})
@@ -67,6 +91,7 @@ async def list_artifacts(app: AppName, services: ServicesOf) -> JSONResponse:
     tags=["apps"],
     response_class=StreamingResponse,
     responses=problems(404) | {200: {"content": {"text/plain": {}}, "description": "text, as it comes"}},
+    dependencies=[may(Permission.VIEW)],
 )
 async def get_logs(
     app: AppName,
@@ -106,6 +131,7 @@ async def _deployment_answer(
     status_code=202,
     response_model=schemas.DeploymentAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.DEPLOY)],
 )
 async def post_deploy(
     app: AppName, context: ContextOf, caller: CallerOf, wait: WaitOf, body: schemas.DeployBody | None = None
@@ -125,12 +151,22 @@ async def post_deploy(
     status_code=202,
     response_model=schemas.RollbackAnswer,
     responses=problems(404, 409) | {200: {"model": schemas.RollbackAnswer, "description": "`dryRun`, or unchanged"}},
+    dependencies=[may(Permission.VIEW)],
 )
 async def post_rollback(
-    app: AppName, context: ContextOf, caller: CallerOf, wait: WaitOf, body: schemas.RollbackBody | None = None
+    app: AppName,
+    context: ContextOf,
+    grant: GrantOf,
+    caller: CallerOf,
+    wait: WaitOf,
+    body: schemas.RollbackBody | None = None,
 ) -> JSONResponse:
     """Change the image back to the last known-good one, or to the version asked for; that alone."""
     body = body or schemas.RollbackBody()
+    if not body.dry_run:
+        require(grant, Permission.OPERATE, app)
+    if body.restore_snapshot:
+        require(grant, Permission.VIEW if body.dry_run else Permission.ADMINISTER, app, *body.affects)
     request = rollback_plan.RollbackRequest(
         app=app,
         version=body.image_tag,
@@ -158,6 +194,7 @@ async def post_rollback(
     status_code=202,
     response_model=schemas.DeploymentAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.DEPLOY)],
 )
 async def post_adopt(
     app: AppName, context: ContextOf, caller: CallerOf, body: schemas.AdoptBody | None = None
@@ -174,13 +211,20 @@ async def post_adopt(
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.OPERATE)],
 )
 async def post_restart(app: AppName, services: ServicesOf, caller: CallerOf) -> JSONResponse:
     """Replace all processes by new ones of the same image."""
     return accepted(await restart.request_restart(services, app, caller))
 
 
-@router.get("/apps/{app}/health", tags=["apps"], response_model=schemas.HealthChecksAnswer, responses=problems(404))
+@router.get(
+    "/apps/{app}/health",
+    tags=["apps"],
+    response_model=schemas.HealthChecksAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW)],
+)
 async def get_app_health(
     app: AppName, services: ServicesOf, minutes: Annotated[int, Query(ge=1, le=1_440)] = 60
 ) -> JSONResponse:
@@ -189,7 +233,13 @@ async def get_app_health(
     return JSONResponse({"checks": await overview.health_checks(services, found.name, minutes * 60)})
 
 
-@router.get("/apps/{app}/quarantine", tags=["apps"], response_model=schemas.QuarantineAnswer, responses=problems(404))
+@router.get(
+    "/apps/{app}/quarantine",
+    tags=["apps"],
+    response_model=schemas.QuarantineAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW)],
+)
 async def list_quarantine(app: AppName, services: ServicesOf) -> JSONResponse:
     """The images that were rolled back from, and are not deployed again unless somebody says so."""
     found = await services.source.app(app)
@@ -201,6 +251,7 @@ async def list_quarantine(app: AppName, services: ServicesOf) -> JSONResponse:
     tags=["apps"],
     response_model=schemas.QuarantinedAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.DEPLOY)],
 )
 async def post_lift(app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.LiftBody) -> JSONResponse:
     """Let an image be deployed again."""
@@ -210,14 +261,26 @@ async def post_lift(app: AppName, services: ServicesOf, caller: CallerOf, body: 
 # ---- secrets -----------------------------------------------------------------------------------------------------
 
 
-@router.get("/apps/{app}/secrets", tags=["secrets"], response_model=schemas.SecretsAnswer, responses=problems(404))
+@router.get(
+    "/apps/{app}/secrets",
+    tags=["secrets"],
+    response_model=schemas.SecretsAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW)],
+)
 async def list_secrets(app: AppName, services: ServicesOf) -> JSONResponse:
     """The names of an app's secrets; values are never shown."""
     found = await services.source.app(app)
     return JSONResponse({"secrets": list(await services.secrets.names(found.name))})
 
 
-@router.put("/apps/{app}/secrets/{name}", tags=["secrets"], status_code=204, responses=problems(404))
+@router.put(
+    "/apps/{app}/secrets/{name}",
+    tags=["secrets"],
+    status_code=204,
+    responses=problems(404),
+    dependencies=[may(Permission.DEPLOY)],
+)
 async def put_secret(
     app: AppName, name: SecretName, body: schemas.SecretBody, services: ServicesOf, caller: CallerOf
 ) -> Response:
@@ -226,14 +289,25 @@ async def put_secret(
     return Response(status_code=204)
 
 
-@router.delete("/apps/{app}/secrets/{name}", tags=["secrets"], status_code=204, responses=problems(404))
+@router.delete(
+    "/apps/{app}/secrets/{name}",
+    tags=["secrets"],
+    status_code=204,
+    responses=problems(404),
+    dependencies=[may(Permission.DEPLOY)],
+)
 async def delete_secret(app: AppName, name: SecretName, services: ServicesOf, caller: CallerOf) -> Response:
     """Forget a secret."""
     await app_secrets.unset_secret(services, app, name, caller)
     return Response(status_code=204)
 
 
-@router.get("/servers", tags=["server"], response_model=schemas.ServersAnswer)
+@router.get(
+    "/servers",
+    tags=["server"],
+    response_model=schemas.ServersAnswer,
+    dependencies=[may(Permission.VIEW, Of.ALL)],
+)
 async def list_servers(services: ServicesOf) -> JSONResponse:
     """The servers that work on this database, and operations that nobody works on though they should."""
     return JSONResponse(await overview.servers_document(services))
@@ -248,24 +322,38 @@ StatusName = Literal[
 ]  # fmt: skip
 
 
-@router.get("/deployments", tags=["history"], response_model=schemas.DeploymentsAnswer)
+@router.get(
+    "/deployments",
+    tags=["history"],
+    response_model=schemas.DeploymentsAnswer,
+    dependencies=[may(Permission.VIEW, Of.VISIBLE)],
+)
 async def list_deployments(
     services: ServicesOf,
+    grant: GrantOf,
     app: Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")] = None,
     status: StatusName | None = None,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
-    """The history, newest first."""
+    """The history of the apps that the token is for, newest first."""
+    if app is not None:
+        require(grant, Permission.VIEW, app)
     before = decode_cursor(cursor)
     page = await services.store.deployments(
-        app=app, status=Status(status).value if status else None, before=before, limit=limit + 1
+        app=app, apps=grant.apps, status=Status(status).value if status else None, before=before, limit=limit + 1
     )
     more = encode_cursor(page[limit - 1].seq) if len(page) > limit else None
     return JSONResponse({"deployments": [deployment.to_json() for deployment in page[:limit]], "cursor": more})
 
 
-@router.get("/deployments/{id}", tags=["history"], response_model=schemas.DeploymentAnswer, responses=problems(404))
+@router.get(
+    "/deployments/{id}",
+    tags=["history"],
+    response_model=schemas.DeploymentAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW, Of.DEPLOYMENT)],
+)
 async def get_deployment(id: Id, services: ServicesOf) -> JSONResponse:  # noqa: A002
     """One deployment with its steps."""
     deployment = await services.store.deployment(id) if id.isalnum() else None
@@ -274,7 +362,13 @@ async def get_deployment(id: Id, services: ServicesOf) -> JSONResponse:  # noqa:
     return JSONResponse(await overview.deployment_document(services, deployment))
 
 
-@router.get("/operations/{id}", tags=["history"], response_model=schemas.OperationAnswer, responses=problems(404))
+@router.get(
+    "/operations/{id}",
+    tags=["history"],
+    response_model=schemas.OperationAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW, Of.OPERATION)],
+)
 async def get_operation(id: Id, services: ServicesOf) -> JSONResponse:  # noqa: A002
     """One operation: steps with times and output."""
     return JSONResponse((await overview.operation_of(services, id)).to_json())
@@ -286,6 +380,7 @@ async def get_operation(id: Id, services: ServicesOf) -> JSONResponse:  # noqa: 
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409),
+    dependencies=[may_steer()],
 )
 async def post_confirm(id: Id, services: ServicesOf, caller: CallerOf) -> JSONResponse:  # noqa: A002
     """Say yes to what an operation asks (`asks`), so that it goes on."""
@@ -299,6 +394,7 @@ async def post_confirm(id: Id, services: ServicesOf, caller: CallerOf) -> JSONRe
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409),
+    dependencies=[may_steer()],
 )
 async def post_cancel(
     id: Id,  # noqa: A002

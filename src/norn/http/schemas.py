@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -80,6 +80,17 @@ class PruneBody(_Body):
 
 class CancelBody(_Body):
     reason: Reason = ""
+
+
+class TokenBody(_Body):
+    name: Name = Field(description="Unlike that of any other token.", examples=["on-call"])
+    role: Literal["viewer", "operator", "deployer", "admin"]
+    apps: list[Name] | None = Field(
+        default=None, min_length=1, max_length=1_000, description="Those it is for; null: all, those to come as well."
+    )
+    expires: Name | None = Field(
+        default=None, description="After how long it lets nobody in any more; null: never.", examples=["90d", "12h"]
+    )
 
 
 class SecretBody(_Body):
@@ -313,6 +324,27 @@ class NotificationAnswer(_Answer):
 
 class NotificationsAnswer(_Answer):
     notifications: list[NotificationAnswer]
+
+
+class TokenAnswer(_Answer):
+    id: str
+    name: str
+    role: str = Field(description="viewer, operator, deployer, admin")
+    apps: list[str] | None = Field(description="Null: all.")
+    home: bool = Field(description="It is the file admin-token of a NORN_HOME.")
+    created_by: str
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None = Field(description="To the minute.")
+    expired: bool
+
+
+class NewTokenAnswer(TokenAnswer):
+    token: str = Field(description="What lets in. It is shown this once.")
+
+
+class TokensAnswer(_Answer):
+    tokens: list[TokenAnswer]
 
 
 class NotificationKeyAnswer(_Answer):

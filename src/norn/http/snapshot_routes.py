@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
 
+from norn.domain.access import Permission
 from norn.http import schemas
 from norn.http.answers import AppName, accepted, problems
-from norn.http.requests import CallerOf, ServicesOf
+from norn.http.permissions import may, require
+from norn.http.requests import CallerOf, GrantOf, ServicesOf
 from norn.operations import overview, prune, restore, snapshot, undo, verify
 
 SnapshotName = Annotated[
@@ -26,7 +28,11 @@ router = APIRouter(prefix="/api", responses=problems())
 
 
 @router.get(
-    "/apps/{app}/snapshots", tags=["snapshots"], response_model=schemas.SnapshotsAnswer, responses=problems(404)
+    "/apps/{app}/snapshots",
+    tags=["snapshots"],
+    response_model=schemas.SnapshotsAnswer,
+    responses=problems(404),
+    dependencies=[may(Permission.VIEW)],
 )
 async def list_snapshots(app: AppName, services: ServicesOf) -> JSONResponse:
     """The snapshots of the app's database, newest first."""
@@ -39,6 +45,7 @@ async def list_snapshots(app: AppName, services: ServicesOf) -> JSONResponse:
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.OPERATE)],
 )
 async def post_snapshot(
     app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.SnapshotBody | None = None
@@ -54,16 +61,19 @@ async def post_snapshot(
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409, 507),
+    dependencies=[may(Permission.ADMINISTER)],
 )
 async def post_restore(
     app: AppName,
     name: SnapshotName,
     services: ServicesOf,
+    grant: GrantOf,
     caller: CallerOf,
     body: schemas.RestoreBody | None = None,
 ) -> JSONResponse:
     """Restore a snapshot beside the live database, ask whether what would be lost may go, and swap the two."""
     body = body or schemas.RestoreBody()
+    require(grant, Permission.ADMINISTER, *body.affects)
     request = restore.RestoreRequest(app, name, body.into, tuple(body.affects), body.confirm, body.reason)
     return accepted(await restore.request_restore(services, request, caller))
 
@@ -74,12 +84,14 @@ async def post_restore(
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.ADMINISTER)],
 )
 async def post_undo(
-    app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.UndoBody | None = None
+    app: AppName, services: ServicesOf, grant: GrantOf, caller: CallerOf, body: schemas.UndoBody | None = None
 ) -> JSONResponse:
     """Take the last restore back: what was live before it is live again, the code too where it went back with it."""
     body = body or schemas.UndoBody()
+    require(grant, Permission.ADMINISTER, *body.affects)
     request = restore.RestoreRequest(app, None, None, tuple(body.affects), body.confirm, body.reason)
     return accepted(await undo.request_undo(services, request, caller))
 
@@ -90,6 +102,7 @@ async def post_undo(
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409),
+    dependencies=[may(Permission.OPERATE)],
 )
 async def post_verify(app: AppName, name: SnapshotName, services: ServicesOf, caller: CallerOf) -> JSONResponse:
     """Hash, full read and a test restore, on a server for that alone; `newest` names the newest one."""
@@ -103,11 +116,13 @@ async def post_verify(app: AppName, name: SnapshotName, services: ServicesOf, ca
     status_code=202,
     response_model=schemas.OperationAnswer,
     responses=problems(404, 409) | {200: {"model": schemas.RetentionAnswer, "description": "`dryRun`"}},
+    dependencies=[may(Permission.VIEW)],
 )
 async def post_prune(
-    app: AppName, services: ServicesOf, caller: CallerOf, body: schemas.PruneBody | None = None
+    app: AppName, services: ServicesOf, grant: GrantOf, caller: CallerOf, body: schemas.PruneBody | None = None
 ) -> JSONResponse:
     """Apply retention now; with `dryRun` only say what would stay and what would go, and why."""
     if body is not None and body.dry_run:
         return JSONResponse({"fates": [fate.to_json() for fate in await prune.plan_of(services, app)]})
+    require(grant, Permission.ADMINISTER, app)
     return accepted(await prune.request_prune(services, app, caller))

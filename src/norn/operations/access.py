@@ -15,6 +15,7 @@ import math
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -48,8 +49,9 @@ def hash_of(secret: str | bytes) -> bytes:
 class Gate:
     """One for a server: says whom a token or a session lets in."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.monotonic) -> None:
         self.tokens = tokens
+        self._clock = clock
         self._by_hash: dict[bytes, Known] = {}
         self._read_at = -math.inf
         self._sessions: OrderedDict[bytes, tuple[KnownSession, float]] = OrderedDict()
@@ -75,7 +77,7 @@ class Gate:
             known = await self.tokens.find(hash_)
         if known is None or not hmac.compare_digest(known.hash, hash_):
             return None
-        self._used[known.grant.token_id] = time.monotonic()
+        self._used[known.grant.token_id] = self._clock()
         return known
 
     async def session(self, secret: str) -> KnownSession | None:
@@ -83,7 +85,7 @@ class Gate:
         hash_ = hash_of(secret)
         found, read_at = self._sessions.get(hash_, (None, 0.0))
         if found is None or not self._trusted(read_at, found.left_s):
-            drops, read_at = self._drops, time.monotonic()
+            drops, read_at = self._drops, self._clock()
             found = await self.tokens.session(hash_)
             self._sessions.pop(hash_, None)
             if found is not None and drops == self._drops:
@@ -92,12 +94,11 @@ class Gate:
                     self._sessions.popitem(last=False)
         if found is None or not hmac.compare_digest(found.hash, hash_):
             return None
-        self._used[found.token.grant.token_id] = time.monotonic()
+        self._used[found.token.grant.token_id] = self._clock()
         return found
 
-    @staticmethod
-    def _trusted(read_at: float, left_s: float | None) -> bool:
-        return time.monotonic() < read_at + (_TRUSTED_S if left_s is None else min(_TRUSTED_S, left_s))
+    def _trusted(self, read_at: float, left_s: float | None) -> bool:
+        return self._clock() < read_at + (_TRUSTED_S if left_s is None else min(_TRUSTED_S, left_s))
 
     async def begin(self, known: Known, address: str) -> str:
         """Begin a session; its secret, which nobody but the browser keeps."""
@@ -140,7 +141,7 @@ class Gate:
 
     async def renew(self) -> None:
         """Read all valid tokens anew. Raises DatabaseUnavailable."""
-        drops, read_at = self._drops, time.monotonic()
+        drops, read_at = self._drops, self._clock()
         valid = await self.tokens.valid()
         if drops == self._drops:  # else it is older than what was said since, and is read once more
             self._by_hash = {known.hash: known for known in valid}
@@ -148,7 +149,7 @@ class Gate:
 
     async def write_use(self, *, all_of_it: bool = False) -> None:
         """Write down which tokens were used, each at most once a minute. Raises DatabaseUnavailable."""
-        now = time.monotonic()
+        now = self._clock()
         due = {
             id_: at
             for id_, at in self._used.items()

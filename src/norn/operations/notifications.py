@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from norn.domain.access import Grant
 from norn.domain.deployments import rfc3339
 from norn.domain.notifications import (
     Result,
@@ -144,9 +145,9 @@ class Notifications:
     async def key_text(self) -> str:
         return key_text(await self.key())
 
-    async def document(self, limit: int) -> list[dict[str, Any]]:
-        """Those first of which something is not delivered, then the newest."""
-        return [_document(row) for row in await self._outbox.recent(limit)]
+    async def document(self, limit: int, grant: Grant) -> list[dict[str, Any]]:
+        """Those that the grant sees: first those of which something is not delivered, then the newest."""
+        return [_document(row) for row in await self._outbox.recent(limit, grant.apps)]
 
 
 def _document(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from norn.domain.access import Grant
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.operations import Operation
 from norn.domain.ports import AppDirectory, Presence
@@ -37,9 +38,9 @@ async def deployment_document(
     }
 
 
-async def apps_document(services: Services) -> list[Document]:
-    """All apps, each with what is live and what is being done."""
-    apps = await services.source.apps()
+async def apps_document(services: Services, grant: Grant) -> list[Document]:
+    """All apps that the grant sees, each with what is live and what is being done."""
+    apps = [app for app in await services.source.apps() if grant.sees(app.name)]
     active = await services.store.active_operations()
     return list(await asyncio.gather(*(_summary(services, app, active) for app in apps)))
 

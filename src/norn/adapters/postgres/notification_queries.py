@@ -57,6 +57,7 @@ FROM notifications n LEFT JOIN LATERAL (
                                       'delivered_at', delivered_at) ORDER BY url) AS deliveries,
            bool_or(delivered_at IS NULL) AS undelivered
     FROM deliveries WHERE notification_id = n.id) d ON true
+WHERE %(apps)s::text[] IS NULL OR n.app = ANY(%(apps)s)
 ORDER BY coalesce(d.undelivered, false) OR n.next_at IS NOT NULL OR n.last_error <> '' DESC, n.at DESC LIMIT %(limit)s
 """
 FORGET_OLD: LiteralString = """

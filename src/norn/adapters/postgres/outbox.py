@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg.types.json import Json
@@ -89,5 +89,6 @@ class PostgresOutbox:
         seconds: float | None = row["seconds"]
         return seconds
 
-    async def recent(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        return await self._connections.all(queries.RECENT, limit=limit)
+    async def recent(self, limit: int, apps: Collection[str] | None = None) -> Sequence[Mapping[str, Any]]:
+        named = None if apps is None else list(apps)
+        return await self._connections.all(queries.RECENT, limit=limit, apps=named)

@@ -253,6 +253,7 @@ DEPLOYMENT: LiteralString = "SELECT * FROM deployments WHERE id = %(id)s"
 DEPLOYMENTS: LiteralString = """
 SELECT * FROM deployments
 WHERE (%(status)s::text IS NULL OR status = %(status)s) AND seq < %(before)s
+  AND (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
 ORDER BY seq DESC LIMIT %(limit)s
 """
 DEPLOYMENTS_OF_APP: LiteralString = """

@@ -7,7 +7,7 @@ import contextlib
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -258,11 +258,17 @@ class PostgresStore:
         return to_deployment(row) if row else None
 
     async def deployments(
-        self, *, app: str | None = None, status: str | None = None, before: int | None = None, limit: int = 50
+        self,
+        *,
+        app: str | None = None,
+        apps: Collection[str] | None = None,
+        status: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
     ) -> Sequence[Deployment]:
         values = {"status": status, "before": _NEWEST if before is None else before, "limit": limit}
         if app is None:
-            rows = await self._all(queries.DEPLOYMENTS, **values)
+            rows = await self._all(queries.DEPLOYMENTS, apps=None if apps is None else list(apps), **values)
         else:
             rows = await self._all(queries.DEPLOYMENTS_OF_APP, app=app, **values)
         return [to_deployment(row) for row in rows]

@@ -6,7 +6,7 @@ takes it out again; whatever a crash interrupts is done once more, so that a rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -61,8 +61,10 @@ class Outbox(Protocol):
         """Seconds until something is due; None where nothing waits."""
         ...
 
-    async def recent(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Notifications with their `deliveries`, as rows; those first of which something is not delivered."""
+    async def recent(self, limit: int, apps: Collection[str] | None = None) -> Sequence[Mapping[str, Any]]:
+        """Notifications with their `deliveries`, as rows; those first of which something is not delivered. Of these
+        apps alone; None: of all.
+        """
         ...
 
 
