@@ -46,7 +46,7 @@ async def get_apps_part(request: Request, services: ServicesOf) -> Response:
 
 
 async def _apps(request: Request, services: Services, within_s: float) -> list[Document]:
-    apps = [app for app in await overview.apps_document(services) if grant_of(request).sees(app["name"])]
+    apps = await overview.apps_document(services, grant_of(request))
     known = await asyncio.gather(*(_readiness(services, app, within_s) for app in apps))
     return [app | {"rollback": rollback} for app, rollback in zip(apps, known, strict=True)]
 
