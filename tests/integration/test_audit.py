@@ -76,8 +76,8 @@ def test_of_a_secret_its_name_alone(server: NornServer, shop: App) -> None:
     assert server.norn("secrets", "set", "shop", "SMTP_KEY", stdin="hunter-two-is-it").exit_status == 0
     assert server.norn("secrets", "unset", "shop", "SMTP_KEY").exit_status == 0
     assert [(entry["subject"], entry["outcome"]) for entry in audit(server, "shop", action="secret.set")] == [
-        ("SMTP_KEY", "done"),
         ("SMTP_KEY", "accepted"),
+        ("SMTP_KEY", "done"),
     ]
     assert {entry["subject"] for entry in audit(server, "shop", action="secret.unset")} == {"SMTP_KEY"}
     with database(server) as connection:

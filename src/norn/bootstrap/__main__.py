@@ -5,37 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
-
 from norn.bootstrap.direct import rollback_direct
+from norn.bootstrap.logs import configure_logging
 from norn.bootstrap.server import serve, stop_all
 from norn.config import Settings, load_settings
 from norn.errors import EXIT_FAILED, NornError
-
-
-def configure_logging() -> None:
-    """One JSON line an event on standard error, or readable text on a terminal."""
-    terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    )
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if not terminal:
-        processors.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*processors, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from typing import IO
 from psycopg.conninfo import conninfo_to_dict
 
 from norn.adapters.accounts import for_database
+from norn.adapters.images.credentials import credentials
 from norn.adapters.images.registry import Registry
 from norn.adapters.images.registry_images import RegistryImages
 from norn.adapters.kubernetes.client import Cluster
@@ -25,6 +26,7 @@ from norn.adapters.postgres.schema import ensure_database
 from norn.adapters.secrets import SecretFiles, keep
 from norn.adapters.source.directory import AppsDirectory
 from norn.config import Settings
+from norn.domain.notifications import key_text
 from norn.domain.ports import Images, Runtime, Secrets, Template
 from norn.errors import NotPossible, ServerNotStarted
 from norn.operations.access import new_secret
@@ -127,6 +129,22 @@ class Installation:
                 "machine as they see it (postgresql://ADDRESS).",
             )
         return {"DATABASE_URL": (await self.databases.ensure(app, spec.postgres)).url}
+
+    def own_secrets(self) -> list[str]:
+        """Values of Norn's own that nobody is to see in what is printed."""
+        settings = self.settings
+        urls = [settings.database_url, settings.postgres_url, settings.postgres_pod_url, settings.scratch_postgres_url]
+        passwords = (conninfo_to_dict(url).get("password") for url in urls if url)
+        found = [*(str(password) for password in passwords if password), *settings.notify]
+        if settings.notify_key is not None:
+            found.append(key_text(settings.notify_key))
+        files = [settings.token_file, *(settings.home / "postgres").glob("*/password")]
+        found += [path.read_text(encoding="ascii").strip() for path in files if path.exists()]
+        if settings.registry is not None:
+            name, _ = registry_name(settings.registry)
+            known = credentials((name or "").partition("/")[0])
+            found += [known[1]] if known is not None else []
+        return found
 
     def place(self) -> str | None:
         """Where alone operations that are asked for here can be worked on: processes and images are of one home.

@@ -30,8 +30,10 @@ from norn.adapters.snapshots.restores import PostgresRestores
 from norn.adapters.snapshots.schemas import PostgresSchemas
 from norn.adapters.snapshots.verification import ScratchVerification
 from norn.adapters.webhooks import HttpWebhooks
+from norn.bootstrap import logs
 from norn.bootstrap.installation import Installation, home_token, lock_home, prepare_home
 from norn.config import Settings
+from norn.domain.notifications import key_text
 from norn.domain.operations import OperationKind
 from norn.errors import DatabaseUnavailable, NornError, ServerNotStarted
 from norn.http.app import create_app
@@ -45,6 +47,7 @@ from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
 from norn.operations.health import EVERY_S, check_all
+from norn.operations.known import RENEW_S, KnownSecrets, renew_all, scrubber_of
 from norn.operations.leftovers import remove_leftovers
 from norn.operations.notifications import Notifications
 from norn.operations.procedures import Procedures
@@ -113,8 +116,10 @@ class Server:
             schemas=PostgresSchemas(),
             dependencies=HttpDependencies(),
             readiness=self.readiness,
+            known=KnownSecrets([*parts.own_secrets(), key_text(await self._store.installation_key())]),
             work_dir=self._settings.home / "work",
         )
+        logs.hide(self.services.known)
         self.gate = Gate(PostgresTokens(self._connections))
         await enter_home(self.gate, home_token(self._settings.token_file), platform.node())
         await self.gate.renew()
@@ -134,6 +139,7 @@ class Server:
             new_id(),
             point=_kill_point(os.environ.get(KILL_AT)),
             ended=self.metrics.operation,
+            scrubber_of=lambda operation: scrubber_of(self.services, operation),
         )
         if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
             self.services = dataclasses.replace(self.services, worker=self.engine)
@@ -144,6 +150,7 @@ class Server:
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("health", EVERY_S, lambda: check_all(self.services), EVERY_S)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
+            asyncio.create_task(self._repeat("secrets", RENEW_S, lambda: renew_all(self.services))),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
             asyncio.create_task(self._repeat("leftovers", _TIDY_S, lambda: remove_leftovers(self.services))),
             asyncio.create_task(

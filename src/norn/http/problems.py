@@ -11,8 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from norn.domain.scrubbing import NOTHING, Scrubber
 from norn.errors import Invalid, Malformed, NornError, NotAllowed, NotAuthenticated
-from norn.http.requests import context_of, who_of
+from norn.http.requests import context_of, services_of, who_of
 
 log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -33,11 +34,11 @@ def problem(error: NornError) -> dict[str, Any]:
     return document | ({"hint": error.hint} if error.hint else {}) | facts
 
 
-def problem_response(error: NornError) -> JSONResponse:
+def problem_response(error: NornError, scrubber: Scrubber = NOTHING) -> JSONResponse:
     headers = {"WWW-Authenticate": 'Bearer realm="norn"'} if isinstance(error, NotAuthenticated) else {}
     if error.status in (429, 503):
         headers["Retry-After"] = str(error.facts.get("retryAfterS", 2))
-    return JSONResponse(problem(error), error.status, headers, MEDIA_TYPE)
+    return JSONResponse(scrubber.json(problem(error)), error.status, headers, MEDIA_TYPE)
 
 
 def _invalid(error: RequestValidationError) -> NornError:
@@ -54,7 +55,8 @@ async def _on_norn_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, NornError)
     if isinstance(error, NotAllowed) and not error.noted:
         await note_refused(request, error)
-    return problem_response(error)
+    scrubber = services_of(request).known.of(request.path_params.get("app"))
+    return problem_response(error, scrubber)
 
 
 async def note_refused(request: Request, error: NornError) -> None:

@@ -101,11 +101,11 @@ async def get_logs(
 ) -> StreamingResponse:
     """What the live processes print."""
     found = await services.source.app(app)
-    lines = services.runtime.logs(found.name, follow=follow, tail=tail)
+    lines = overview.logs(services, found.name, follow=follow, tail=tail)
 
     async def encoded() -> AsyncIterator[bytes]:
-        async for line in lines:
-            yield f"{line}\n".encode("utf-8", "replace")
+        async for text in lines:
+            yield text.encode("utf-8", "replace")
 
     return StreamingResponse(encoded(), media_type="text/plain; charset=utf-8")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from norn.domain.audit import Outcome
-from norn.errors import NornError, UnknownSecret
+from norn.errors import NornError
 from norn.operations.audit import record
 from norn.operations.services import Caller, Services
 
@@ -16,15 +16,13 @@ from norn.operations.services import Caller, Services
 async def set_secret(services: Services, app_name: str, name: str, value: str, caller: Caller) -> None:
     """Processes get it when they start the next time. Raises UnknownApp, Invalid."""
     app = (await services.source.app(app_name)).name
+    services.known.learn(app, [value])
     await _noted(services, caller, "secret.set", app, name, services.secrets.set(app, name, value))
 
 
 async def unset_secret(services: Services, app_name: str, name: str, caller: Caller) -> None:
     """Raises UnknownApp, UnknownSecret, Invalid."""
     app = (await services.source.app(app_name)).name
-    known = await services.secrets.names(app)
-    if name not in known:
-        raise UnknownSecret(f"{app} has no secret {name!r}.", hint=f"There are: {', '.join(known) or 'none'}.")
     await _noted(services, caller, "secret.unset", app, name, services.secrets.unset(app, name))
 
 

@@ -19,7 +19,7 @@ async def request_cancel(services: Services, operation_id: str, reason: str, cal
         raise NotPossible(f"It has ended already: {operation.status.value}.", operationId=operation_id)
     if operation.cancel is None:
         async with services.store.accepting(operation.app, caller.who) as transaction:
-            await transaction.cancel(operation_id, caller.name, reason)
+            await transaction.cancel(operation_id, caller.name, services.known.of(operation.app).text(reason))
     found = await services.store.operation(operation_id)
     assert found is not None
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from norn.domain.audit import Asked
@@ -67,6 +67,7 @@ async def request_deploy(services: Services, request: DeployRequest, caller: Cal
 
     Raises UnknownApp, UnknownVersion, AmbiguousVersion, InfraspecInvalid, NotDeployable, Quarantined, PortInUse, Busy.
     """
+    request = replace(request, reason=services.known.of(request.app).text(request.reason))
     asked = Asked(OperationKind.DEPLOY.value, request.app, request.ref, request.reason)
     operation_id = await once(services, caller, asked, lambda: _take(services, request, caller))
     deployment = await services.store.deployment(operation_id)
@@ -100,7 +101,7 @@ async def _take(services: Services, request: DeployRequest, caller: Caller) -> s
             status=Status.QUEUED.value,
             image_tag=tag,
             commit_sha=commit.sha,
-            commit_subject=commit.subject,
+            commit_subject=services.known.of(app.name).text(commit.subject),
             from_deployment_id=await transaction.live_deployment_id(),
             requested_by=caller.name,
             reason=request.reason,

@@ -19,7 +19,7 @@ import structlog
 from norn.domain.operations import Operation, OperationStatus
 from norn.domain.store import Claim, Store
 from norn.errors import DatabaseUnavailable, LeaseLost
-from norn.operations.execution import Executor, Point
+from norn.operations.execution import Executor, Point, ScrubberOf, knowing_nothing
 from norn.operations.procedures import Procedures, Run
 
 log = structlog.get_logger(__name__)
@@ -47,9 +47,10 @@ class Engine:
         lease_s: float = LEASE_S,
         point: Point = lambda _name: None,
         ended: Ended = lambda _operation, _status, _seconds: None,
+        scrubber_of: ScrubberOf = knowing_nothing,
     ) -> None:
         self._store = store
-        self._executor = Executor(store, procedures, point)
+        self._executor = Executor(store, procedures, point, scrubber_of)
         self.server_id = server_id
         self._capacity = capacity
         self.lease_s = lease_s

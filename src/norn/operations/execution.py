@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from norn.domain.operations import Operation, OperationStatus, StepStatus
+from norn.domain.scrubbing import NOTHING, Scrubber
 from norn.domain.store import Claim, Fenced, Store
 from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed, Unavailable
 from norn.operations.output import CHUNK_CHARS, StepOutput
@@ -33,6 +34,13 @@ Point = Callable[[str], None]
 """Told each moment at which the state on disk has changed: `deploy.build.begun` and the like. For tests that kill."""
 
 Write = Callable[[Fenced], Awaitable[None]]
+
+ScrubberOf = Callable[[Operation], Awaitable[Scrubber]]
+"""Asked before each step: what must not be seen of what it prints."""
+
+
+async def knowing_nothing(_operation: Operation) -> Scrubber:
+    return NOTHING
 
 
 def _ending(run: Run, ordinal: int, status: StepStatus, output: str, rest: str = "") -> Write:
@@ -60,8 +68,15 @@ def _as_ours(error: Exception, operation_id: str) -> NornError:
 class Executor:
     """Works on claimed operations, each in a task of its own."""
 
-    def __init__(self, store: Store, procedures: Procedures, point: Point = lambda _name: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        procedures: Procedures,
+        point: Point = lambda _name: None,
+        scrubber_of: ScrubberOf = knowing_nothing,
+    ) -> None:
         self._store = store
+        self._scrubber_of = scrubber_of
         self._procedures = procedures
         self._point = point
         self._runs: dict[str, Run] = {}
@@ -88,6 +103,7 @@ class Executor:
     async def _run(self, run: Run, claim: Claim) -> Outcome:
         operation = claim.operation
         procedure = self._procedures(operation)
+        run.scrubber = await self._scrubber_of(operation)
         if claim.undoing:
             return await self._undo(run, procedure, operation.error or {})
         if operation.claims > MAX_CLAIMS:
@@ -137,12 +153,13 @@ class Executor:
                 self._point(f"{kind}.{step.name}.before")
                 await self._begin(run, ordinal, step, ended)
             self._point(f"{kind}.{step.name}.begun")
+            run.scrubber = await self._scrubber_of(run.operation)
 
             async def flush(text: str, new: str, ordinal: int = ordinal, step: Step = step) -> None:
                 async with run.transaction() as transaction:
                     await transaction.append_output(ordinal, step.name, text, new)
 
-            async with StepOutput(flush, record.output if record else "") as output:
+            async with StepOutput(flush, record.output if record else "", run.scrubber) as output:
                 run.output = output
                 if record is not None and not handed_over:
                     output.line("[the server was interrupted; going on]")
@@ -152,9 +169,11 @@ class Executor:
                     raise
                 except BaseException:
                     # Whoever goes on, or looks, finds what was printed; a failure to write it changes nothing.
+                    output.end()
                     with contextlib.suppress(LeaseLost, DatabaseUnavailable):
                         await output.flush()
                     raise
+                output.end()
                 self._point(f"{kind}.{step.name}.ran")
                 with contextlib.suppress(DatabaseUnavailable):  # it is kept with the end of the step, too
                     await output.flush(least=CHUNK_CHARS)
@@ -175,7 +194,7 @@ class Executor:
 
     async def _fail(self, run: Run, procedure: Procedure, error: NornError) -> Outcome:
         """Note the failure first: after a crash the operation goes on being undone, never forwards again."""
-        failure = error.to_json()
+        failure = run.scrubber.json(error.to_json())
         current = await self._store.operation(run.id)
         records = current.steps if current else ()
 
@@ -201,15 +220,17 @@ class Executor:
             undone = run.state.setdefault(_UNDONE, [])
             if step.undo is None or record.ordinal in undone:
                 continue
-            output = StepOutput(kept=record.output)
+            output = StepOutput(kept=record.output, scrubber=run.scrubber)
             run.output = output
             error = await self._undo_step(run, procedure, record.ordinal, step, step.undo)
             if error is not None:
                 output.line(f"[could not be undone: {error.message}]")
-                failed_undo.append(error.to_json() | {"step": step.name})
+                failed_undo.append(run.scrubber.json(error.to_json()) | {"step": step.name})
+                output.end()
                 if procedure.whole:
                     await self._write(run, _ending(run, record.ordinal, StepStatus.FAILED, output.text))
                     break
+            output.end()
             undone.append(record.ordinal)
             status = StepStatus.FAILED if record.status is StepStatus.FAILED else StepStatus.UNDONE
             await self._write(run, _ending(run, record.ordinal, status, output.text))
@@ -243,7 +264,7 @@ class Executor:
                 log.warning("undo_failed", operation=run.id, step=step.name, error=error.message)
                 said = f"[could not be undone yet: {error.message} Trying again]\n"
                 run.output.write(said)
-                text = run.output.text
+                said, text = run.scrubber.text(said), run.output.text
 
                 async def tell(transaction: Fenced, text: str = text, said: str = said) -> None:
                     await transaction.append_output(ordinal, step.name, text, said)

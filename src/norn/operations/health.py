@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import structlog
 
@@ -18,9 +19,15 @@ EVERY_S = 10.0
 _AT_ONCE = 8
 
 
+async def health_of(services: Services, app: str) -> Health | None:
+    """How what is live does now; None where nothing is. Raises RuntimeUnavailable."""
+    health = await services.runtime.health(app)
+    return replace(health, message=services.known.of(app).text(health.message, cut=True)) if health else None
+
+
 async def check_health(services: Services, app: str) -> Health | None:
     """How what is live does now, written down; None where nothing is. Raises RuntimeUnavailable."""
-    health = await services.runtime.health(app)
+    health = await health_of(services, app)
     if health is not None:
         with contextlib.suppress(DatabaseUnavailable):  # whoever asked wants the answer, not the record of it
             await services.store.note_health(app, health)

@@ -1,4 +1,4 @@
-"""What a step prints: kept within bounds, and passed on while the step runs."""
+"""What a step prints: without secrets, kept within bounds, and passed on while the step runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from norn.domain.scrubbing import NOTHING, Scrubber
 from norn.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,9 @@ class StepOutput:
     After one mebibyte those who follow are told that the rest is in the record; the record keeps the end.
     """
 
-    def __init__(self, flush: Flush = unheard, kept: str = "") -> None:
+    def __init__(self, flush: Flush = unheard, kept: str = "", scrubber: Scrubber = NOTHING) -> None:
         self._flush = flush
+        self._scrubbed = scrubber.stream()
         self._head = kept[:HEAD_CHARS]
         self._tail = kept[HEAD_CHARS:]
         self._dropped = 0
@@ -44,8 +46,19 @@ class StepOutput:
         self._task: asyncio.Task[None] | None = None
 
     def write(self, text: str) -> None:
-        """Take text; never blocks and never fails. NUL, which PostgreSQL cannot keep, becomes U+FFFD."""
-        text = text.replace("\x00", "\ufffd")
+        """Take text; never blocks and never fails. NUL, which PostgreSQL cannot keep, becomes U+FFFD.
+
+        What may be the beginning of a secret waits for what comes next.
+        """
+        self._take(self._scrubbed.write(text.replace("\x00", "\ufffd")))
+
+    def end(self) -> None:
+        """Nothing more comes: what has waited is taken."""
+        self._take(self._scrubbed.rest())
+
+    def _take(self, text: str) -> None:
+        if not text:
+            return
         room = HEAD_CHARS - len(self._head)
         self._head += text[:room] if room > 0 else ""
         self._tail += text[max(room, 0) :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from norn.domain.access import Grant
@@ -13,6 +13,8 @@ from norn.domain.ports import AppDirectory, Presence
 from norn.domain.targets import LiveVersion, NoTarget, Question
 from norn.domain.verdict import verdict_of
 from norn.errors import InfraspecInvalid, NornError, UnknownOperation
+from norn.operations.health import health_of
+from norn.operations.known import renew
 from norn.operations.readiness import findings_of
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
@@ -76,7 +78,7 @@ async def _live(services: Services, app: str, document: Document) -> tuple[Docum
     """What is live and how it does; where the runtime does not answer, its error stands in `problem`."""
     try:
         live, runs, health = await asyncio.gather(
-            live_version(services, app), services.runtime.live(app), services.runtime.health(app)
+            live_version(services, app), services.runtime.live(app), health_of(services, app)
         )
     except NornError as error:
         document["problem"] = error.message
@@ -93,6 +95,17 @@ async def _live(services: Services, app: str, document: Document) -> tuple[Docum
         "restarts": health.restarts,
         "message": health.message,
     }
+
+
+async def logs(services: Services, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
+    """What the live processes print, in pieces as it comes, without secrets."""
+    await renew(services, app)
+    stream = services.known.of(app).stream()
+    async for line in services.runtime.logs(app, follow=follow, tail=tail):
+        if text := stream.write(f"{line}\n"):
+            yield text
+    if text := stream.rest():
+        yield text
 
 
 async def health_checks(services: Services, app: str, within_s: float) -> list[Document]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from norn.domain.operations import Operation, OperationStatus
+from norn.domain.scrubbing import NOTHING
 from norn.domain.store import Claim, Fenced, Store
 from norn.operations.output import StepOutput
 
@@ -21,6 +22,8 @@ class Run:
         self.state: dict[str, Any] = claim.state
         """What the steps of this operation know; kept with each finished step, and by `checkpoint`."""
         self.output = StepOutput()
+        self.scrubber = NOTHING
+        """Takes the secrets out of what is said of this operation."""
         self.cancellable = False
         """It can still be cancelled: it is neither ending nor being undone."""
         self.cancelled = False

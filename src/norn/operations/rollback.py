@@ -16,6 +16,7 @@ from norn.domain.verdict import Finding, Level, verdict_of
 from norn.errors import Cancelled, RolloutFailed
 from norn.operations import rollouts
 from norn.operations.bake import bake
+from norn.operations.health import health_of
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.readiness import findings_of
 from norn.operations.rollback_order import prepared, prepared_text
@@ -171,7 +172,7 @@ class RollbackSteps:
     async def rollout(self, run: Run) -> None:
         """Watch it to the end, check what runs, record it."""
         if run.state["ensured"]:
-            health = await self._services.runtime.health(run.app)
+            health = await health_of(self._services, run.app)
             state = f"{health.ready} of {health.wanted} healthy" if health else "nothing runs"
             run.output.line(state)
             if health is None or not health.healthy:

@@ -149,6 +149,7 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
     Busy, RuntimeUnavailable; with data as `find_way_back`.
     """
     app = await services.source.app(request.app)
+    request = replace(request, reason=services.known.of(app.name).text(request.reason))
     reply: Reply | None = None
 
     async def take() -> str:

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from norn.domain.store import Accepting, Store, Worker
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError
+from norn.operations.known import KnownSecrets
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,8 @@ class Services:
     """Where operations keep files while they run: one directory each."""
     readiness: Readiness | None = None
     """The verdicts that this server keeps up to date, where it does."""
+    known: KnownSecrets = field(default_factory=KnownSecrets)
+    """What must not be seen in anything that is printed."""
     worker: Worker | None = None
     """The engine of this server, where requests can be handed to it at once."""
 
@@ -118,11 +121,11 @@ async def noting_refusal(services: Services, caller: Caller, asked: Asked) -> As
     except NornError as error:
         if error.status in _REFUSALS and not error.noted:
             error.noted = True
-            said = f"{error.code}: {error.message}"
-            after = {"asked": asked.reason} if asked.reason else None
-            entry = Entry(
-                caller.who, f"{asked.kind}.request", asked.subject, Outcome.REFUSED, asked.app, said, after=after
-            )
+            scrubber = services.known.of(asked.app)
+            said = scrubber.text(f"{error.code}: {error.message}")
+            after = {"asked": scrubber.text(asked.reason)} if asked.reason else None
+            action = f"{asked.kind}.request"
+            entry = Entry(caller.who, action, asked.subject, Outcome.REFUSED, asked.app, said, after=after)
             try:
                 await services.store.audit.record(entry)
             except DatabaseUnavailable as unavailable:
@@ -187,7 +190,8 @@ async def take_alone(
         admission = admit(kind, await transaction.active())
         if isinstance(admission, Refuse):
             raise busy(admission)
-        await transaction.add_operation(operation_id, kind, params or {}, caller.name, reason)
+        said = services.known.of(app).text(reason)
+        await transaction.add_operation(operation_id, kind, params or {}, caller.name, said)
         for operation in admission.stop if isinstance(admission, Accept) else ():
             why = f"a {kind.value} takes over"
             await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)

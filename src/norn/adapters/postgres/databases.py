@@ -65,6 +65,9 @@ class PostgresDatabases:
         url = _url(server_url, self._apps_url, service.database, role, password)
         return AppDatabase(app, service.database, url, make_conninfo(server_url, dbname=service.database), version)
 
+    async def password(self, app: str) -> str:
+        return await self._passwords.known(app)
+
     async def find(self, app: str, service: PostgresService) -> AppDatabase | None:
         """The app's database as it is; None where it was not made yet. Raises Unavailable."""
         if service.url is not None:

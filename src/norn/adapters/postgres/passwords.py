@@ -25,11 +25,18 @@ class Passwords:
         self._directory = directory
         self.key = key
 
-    async def of(self, app: str) -> str:
-        path = self._directory / app
+    async def known(self, app: str) -> str:
+        """The password, where there is one already; else empty."""
         with contextlib.suppress(FileNotFoundError):
-            return path.read_text(encoding="ascii")
+            return (self._directory / app).read_text(encoding="ascii")
         if self.key is not None:
             return hmac.new(await self.key(), f"role of {app}".encode(), hashlib.sha256).hexdigest()
+        return ""
+
+    async def of(self, app: str) -> str:
+        """The password; made where there is none."""
+        if known := await self.known(app):
+            return known
+        path = self._directory / app
         keep(path, secrets.token_hex(32), replace=False)
         return path.read_text(encoding="ascii")  # another server may have been first

@@ -43,6 +43,10 @@ class Databases(Protocol):
         """The same, with nothing changed; None where it is missing. Raises Unavailable."""
         ...
 
+    async def password(self, app: str) -> str:
+        """What the app's own role logs in with: a secret. Empty where it has none yet."""
+        ...
+
     def alone(self, database: AppDatabase, output: Output) -> AbstractAsyncContextManager[None]:
         """Within: no other operation is at work on that database, of another app that shares it, say."""
         ...

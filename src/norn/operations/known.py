@@ -1,0 +1,83 @@
+"""What must not be seen: the values of secrets that this server knows, each app's and Norn's own.
+
+Values are learnt as they are set here, before each step that may print them, and every few seconds besides; those that
+were replaced stay known for as long as the server runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from norn.domain.operations import Operation, OperationKind
+from norn.domain.scrubbing import Scrubber
+from norn.errors import NornError, NotAllowed
+
+if TYPE_CHECKING:
+    from norn.operations.services import Services
+
+log = structlog.get_logger(__name__)
+
+RENEW_S = 10.0
+
+
+class KnownSecrets:
+    def __init__(self, own: Iterable[str] = ()) -> None:
+        """`own`: Norn's, which no app's output may show either."""
+        self._own = Scrubber(own)
+        self._apps: dict[str, Scrubber] = {}
+        self._all: Scrubber | None = self._own
+
+    def learn(self, app: str, values: Iterable[str]) -> None:
+        """These are an app's, too."""
+        known = self.of(app)
+        added = known.values | frozenset(values)
+        if added != known.values or app not in self._apps:
+            self._apps[app] = Scrubber(added)
+            self._all = None
+
+    def of(self, app: str | None) -> Scrubber:
+        """What must not be seen of an app, and of Norn itself."""
+        return self._apps.get(app or "", self._own)
+
+    def knows(self, app: str) -> bool:
+        return app in self._apps
+
+    @property
+    def everything(self) -> Scrubber:
+        """Of all apps: for logs."""
+        if self._all is None:
+            self._all = Scrubber(self._own.values.union(*(scrubber.values for scrubber in self._apps.values())))
+        return self._all
+
+
+async def renew(services: Services, app: str) -> None:
+    """Learn an app's values as they are now, as far as they can be read. Never fails."""
+    values: list[str] = []
+    try:
+        values.append(await services.databases.password(app))
+        with contextlib.suppress(NornError):  # without an infraspec there is no URL in it
+            spec = await services.source.infraspec(await services.source.app(app))
+            values += [spec.postgres.url] if spec.postgres is not None and spec.postgres.url is not None else []
+        values += (await services.secrets.values(app)).values()
+    except NotAllowed:  # in a cluster: what is set through this server is known all the same
+        log.debug("secrets_not_readable", app=app)
+    except (NornError, OSError, ValueError) as error:
+        log.warning("secrets_not_read", app=app, error=str(error))
+    services.known.learn(app, values)
+
+
+async def renew_all(services: Services) -> None:
+    """As `renew`, for every app that there is."""
+    for app in await services.source.apps():
+        await renew(services, app.name)
+
+
+async def scrubber_of(services: Services, operation: Operation) -> Scrubber:
+    """For what a step is about to print. A rollback builds and runs nothing that could print more: it does not wait."""
+    if operation.kind is not OperationKind.ROLLBACK or not services.known.knows(operation.app):
+        await renew(services, operation.app)
+    return services.known.of(operation.app)
