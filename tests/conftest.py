@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.norn", "tests.fixtures.postgres"]
+pytest_plugins = ["tests.fixtures.norn", "tests.fixtures.postgres", "tests.fixtures.browser"]
 
 
 @pytest.hookimpl(trylast=True)

@@ -76,7 +76,7 @@ def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastA
         version=__version__,
         summary="Deploys apps, and gets them back when a deployment goes wrong.",
         openapi_tags=[{"name": name} for name in _TAGS],
-        docs_url="/docs",
+        docs_url=None,  # the one that comes with FastAPI loads its scripts from elsewhere
         redoc_url=None,
     )
     app.state.context = context

@@ -25,8 +25,8 @@ _LINES = 200
 router = APIRouter(prefix="/api", responses=problems(), tags=["audit"])
 
 
-async def _lines(entries: AsyncIterator[Recorded]) -> AsyncIterator[bytes]:
-    """A few hundred at a time: all of it is never in memory."""
+async def json_lines(entries: AsyncIterator[Recorded]) -> AsyncIterator[bytes]:
+    """Entries, a line each; a few hundred at a time: all of it is never in memory."""
     lines: list[str] = []
     async for entry in entries:
         lines.append(json.dumps(entry.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
@@ -53,7 +53,7 @@ async def get_audit(
     """Who did what, and what was refused, newest first; of the apps that the token is for."""
     grant: Grant = grant_of(request)
     if JSON_LINES in accept.lower():
-        return StreamingResponse(_lines(audit.everything(services, grant, app)), media_type=JSON_LINES)
+        return StreamingResponse(json_lines(audit.everything(services, grant, app)), media_type=JSON_LINES)
     page = await audit.entries(services, grant, app, decode_cursor(cursor), limit + 1)
     more = encode_cursor(page[limit - 1].seq) if len(page) > limit else None
     return JSONResponse({"entries": [entry.to_json() for entry in page[:limit]], "cursor": more})

@@ -78,9 +78,8 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
 
 async def last_restore(services: Services, app: str, database: AppDatabase) -> Restore:
     """The one that an undo takes back. Raises NotPossible."""
-    for restore in await services.store.restores(app):
-        if restore.undoes is not None or restore.undone_by is not None or restore.database != database.name:
-            continue
+    restore = undoable(await services.store.restores(app), database.name)
+    if restore is not None:
         if restore.dropped_at is not None or not await services.restores.exists(database, restore.former):
             raise NotPossible(
                 f"The last restore cannot be taken back: what was live before it ({restore.former}) has been removed.",
@@ -88,6 +87,18 @@ async def last_restore(services: Services, app: str, database: AppDatabase) -> R
             )
         return restore
     raise NotPossible(f"There is no restore of {app} to take back.", hint=f"`norn snapshots list {app}`")
+
+
+def undoable(restores: Sequence[Restore], database: str) -> Restore | None:
+    """The newest one that is none itself of an undo, and has not been taken back; None where there is none."""
+    return next(
+        (
+            restore
+            for restore in restores
+            if restore.undoes is None and restore.undone_by is None and restore.database == database
+        ),
+        None,
+    )
 
 
 async def make_sure_of_swap(

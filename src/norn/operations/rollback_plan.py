@@ -34,6 +34,8 @@ class RollbackRequest:
     """An image tag, a unique prefix of a commit, a deployment id; None: the newest known-good one before."""
     from_deployment_id: str | None = None
     """What the caller saw live; anything else by now is Stale."""
+    target_id: str | None = None
+    """The target as the caller saw it; anything else by now is Stale."""
     further: bool = False
     template: bool = False
     reason: str = ""
@@ -190,6 +192,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     assert isinstance(admission, Accept)
     _refuse_stale(request, live)
     plan = await _plan(services, app, request, _Seen(live, now, doubts, named), admission.stop)
+    _refuse_other_target(request, plan)
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
@@ -239,6 +242,17 @@ def _refuse_stale(request: RollbackRequest, live: LiveVersion | None) -> None:
         return
     if live is None or live.deployment is None or live.deployment.id != request.from_deployment_id:
         raise _stale(request, live)
+
+
+def _refuse_other_target(request: RollbackRequest, plan: Plan) -> None:
+    now = plan.target.deployment
+    if request.target_id not in (None, now.id):
+        raise Stale(
+            f"What a rollback goes to has changed: it is not {request.target_id} any more, but {now.image_tag} "
+            f"({now.id}).",
+            hint=f"Because: {plan.target.why}. Look again, then decide.",
+            target=now.id,
+        )
 
 
 async def _named(

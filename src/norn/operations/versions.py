@@ -16,6 +16,7 @@ from norn.operations.services import Services
 
 _PAGES = (12, 100, 1_000, 50_000)
 """How much of the history is looked at: nearly always the target is among the first."""
+_CHOOSE_FROM = 100
 
 
 async def live_version(services: Services, app: str) -> LiveVersion | None:
@@ -55,6 +56,15 @@ async def find_target(
         if len(history) < size:
             return choice
     return choice
+
+
+async def rolled_out_versions(services: Services, app: str) -> list[Deployment]:
+    """What a person may choose from: the newest versions that have rolled out once, each by its last deployment."""
+    newest: dict[str, Deployment] = {}
+    for deployment in await services.store.deployments(app=app, limit=_CHOOSE_FROM):
+        if deployment.rolled_out_at is not None:
+            newest.setdefault(deployment.image_tag, deployment)
+    return list(newest.values())
 
 
 def image_of(deployment: Deployment) -> Image:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from norn.domain.deployments import rfc3339
 from norn.domain.durations import format_duration
 
 _TONES = {
     "safe": "good", "succeeded": "good", "deployed": "good", "done": "good", "healthy": "good", "verified": "good",
+    "accepted": "quiet", "refused": "warn",
     "caution": "warn", "rolled_back": "warn", "undone": "warn", "cancelled": "quiet", "queued": "quiet",
     "unsafe": "bad", "failed": "bad", "unhealthy": "bad",
     "running": "busy", "building": "busy", "testing": "busy", "snapshotting": "busy", "migrating": "busy",
     "deploying": "busy", "baking": "busy",
 }  # fmt: skip
+_CODE = re.compile(r"`([^`\n]+)`")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -94,6 +99,15 @@ def words(state: str) -> str:
     return state.replace("_", " ")
 
 
+def prose(text: str) -> Markup:
+    """A sentence of Norn's, what stands between backquotes as code; everything is escaped.
+
+    >>> prose("`norn history` lists <them>")
+    Markup('<code>norn history</code> lists &lt;them&gt;')
+    """
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - what is marked up is escaped
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "machine_time": machine_time,
     "utc": utc,
@@ -104,4 +118,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "tone": tone,
     "words": words,
+    "prose": prose,
 }

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from norn.ui import app_pages, assets, errors, operation_pages
+from norn.ui import app_pages, assets, audit, docs, errors, operation_pages, retention, rollback, snapshots
 
-ROUTERS = (assets.router, app_pages.router, operation_pages.router)
+ROUTERS = (
+    assets.router,
+    app_pages.router,
+    operation_pages.router,
+    rollback.router,
+    snapshots.router,
+    retention.router,
+    audit.router,
+    docs.router,
+)
 
 
 def install(app: FastAPI) -> None:

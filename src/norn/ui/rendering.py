@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import secrets
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from norn.domain.access import Grant, Permission
 from norn.ui import formatting
 from norn.ui.assets import accepts_gzip, url_of
 
+_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}\Z")
 _PACK_FROM_BYTES = 1_000
 _PACK_LEVEL = 5
 
@@ -38,6 +40,7 @@ def environment() -> Environment:
         "new_key": lambda: secrets.token_urlsafe(16),
     }
     made.filters |= formatting.FILTERS
+    made.tests["operation_id"] = lambda text: bool(_ID.match(text))
     return made
 
 
