@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,11 @@ class Settings(NamedTuple):
     apps_address: str
     notify: tuple[str, ...]
     notify_key: bytes | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    insecure: bool
+    proxies: tuple[str, ...]
+    """Addresses and networks whose word for where a request comes from is taken."""
 
     @property
     def token_file(self) -> Path:
@@ -57,8 +63,11 @@ def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
         raise SettingInvalid(f"NORN_RUNTIME={runtime!r} is neither 'local' nor 'kubernetes'.")
 
     def path(name: str, default: Path) -> Path:
+        return optional_path(name) or default
+
+    def optional_path(name: str) -> Path | None:
         value = given.get(name)
-        return Path(value).expanduser().absolute() if value else default
+        return Path(value).expanduser().absolute() if value else None
 
     return Settings(
         home=home,
@@ -78,7 +87,29 @@ def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
         apps_address=given.get("apps_address", "127.0.0.1") or "127.0.0.1",
         notify=_receivers(given.get("notify")),
         notify_key=_notify_key(given.get("notify_key")),
+        tls_cert=optional_path("tls_cert"),
+        tls_key=optional_path("tls_key"),
+        insecure=_yes("NORN_INSECURE", given.get("insecure")),
+        proxies=_proxies("NORN_PROXIES", given.get("proxies")),
     )
+
+
+def _yes(name: str, given: str | None) -> bool:
+    if given is None or given.lower() in ("0", "no", "false"):
+        return False
+    if given.lower() in ("1", "yes", "true"):
+        return True
+    raise SettingInvalid(f"{name}={given!r} is neither yes nor no.", hint="1 or 0.")
+
+
+def _proxies(name: str, given: str | None) -> tuple[str, ...]:
+    found = re.split(r"[\s,]+", given.strip()) if given else []
+    for address in found:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise SettingInvalid(f"{name}: {error}.", hint="For example 10.0.0.5 or 10.0.0.0/24.") from error
+    return tuple(found)
 
 
 def _receivers(given: str | None) -> tuple[str, ...]:

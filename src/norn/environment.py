@@ -22,7 +22,7 @@ _KNOWN = frozenset(
     {
         "apps_dir", "url", "token", "listen", "database_url", "postgres_url", "postgres_pod_url",
         "scratch_postgres_url", "snapshots_dir", "runtime", "namespace", "kube_context", "registry", "builder",
-        "apps_address", "notify", "notify_key",
+        "apps_address", "notify", "notify_key", "tls_cert", "tls_key", "insecure", "proxies", "ca",
     }
 )  # fmt: skip
 
@@ -48,6 +48,12 @@ class Environment:
     def url(self) -> str:
         """Where the command line finds the server."""
         return self.get("url", f"http://{DEFAULT_LISTEN}") or ""
+
+    @property
+    def ca(self) -> str | None:
+        """Certificates of the authorities that the server's is checked against; None: those of the system."""
+        given = self.get("ca")
+        return os.path.abspath(os.path.expanduser(given)) if given else None
 
     @property
     def token_file(self) -> str:

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 import pytest
 from tests.fixtures.apps import App
-from tests.fixtures.norn import NornServer, Reply, until
+from tests.fixtures.browsers import Browser
+from tests.fixtures.norn import NornServer, until
 from tests.fixtures.route_table import TABLE, Row
 
 from norn.domain.access import Role
@@ -216,37 +217,6 @@ def test_a_stream_ends_when_its_token_is_revoked(server: NornServer) -> None:
 
 
 # ---- browsers ----------------------------------------------------------------------------------------------------
-
-
-class Browser:
-    """Keeps a cookie, and says where it is."""
-
-    def __init__(self, server: NornServer, cookie: str = "") -> None:
-        self.server = server
-        self.cookie = cookie
-
-    def go(self, method: str, path: str, form: dict[str, str] | None = None, **headers: str) -> Reply:
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-        sent = {"Origin": self.server.url} if method == "POST" else {}
-        sent |= {"Cookie": f"norn-session={self.cookie}"} if self.cookie else {}
-        sent |= {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        body = None if form is None else urlencode(form)
-        connection.request(method, path, body, {name: value for name, value in sent.items() if value})
-        answer = connection.getresponse()
-        reply = Reply(answer.status, answer.read().decode(), answer.headers)
-        connection.close()
-        if given := reply.headers.get("Set-Cookie"):
-            self.cookie = given.partition(";")[0].partition("=")[2].strip('"')
-        return reply
-
-    def sign_in(self, secret: str, next_: str = "/") -> Reply:
-        return self.go("POST", "/sign-in", {"token": secret, "next": next_})
-
-    def proof(self) -> str:
-        """As a page of this session has it."""
-        page = self.go("GET", "/no-such-page").body
-        return str(page.partition('name="csrf" value="')[2].partition('"')[0])
 
 
 @pytest.fixture

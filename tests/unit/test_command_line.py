@@ -24,7 +24,7 @@ TOO_HEAVY = {
 def test_each_command_has_help_with_examples(name: str) -> None:
     text = parser_for(name).format_help()
     assert "examples:" in text or name == "version"
-    for option in ("--output", "--url", "--token", "--quiet"):
+    for option in ("--output", "--url", "--token", "--ca", "--quiet"):
         assert option in text
 
 

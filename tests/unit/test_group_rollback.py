@@ -55,7 +55,7 @@ def test_a_defect_in_one_stops_none_of_the_others_and_is_not_swallowed() -> None
 
 
 def test_lines_of_progress_begin_with_the_apps_name(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(output="text", quiet=False, url="http://127.0.0.1:9", token="t")
+    args = argparse.Namespace(output="text", quiet=False, url="http://127.0.0.1:9", token="t", ca=None)
     for context in contexts(Context(args), ["shop", "payments"]).values():
         context.printer.progress("── switch")
     assert capsys.readouterr().err == "shop      ── switch\npayments  ── switch\n"

@@ -10,13 +10,12 @@ import gc
 import os
 import platform
 import signal
-import socket
-from collections.abc import Awaitable, Callable, Iterator
+import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 
 from norn import __version__
 from norn.adapters.dependencies import HttpDependencies
@@ -32,6 +31,7 @@ from norn.adapters.snapshots.verification import ScratchVerification
 from norn.adapters.webhooks import HttpWebhooks
 from norn.bootstrap import logs
 from norn.bootstrap.installation import Installation, home_token, lock_home, prepare_home
+from norn.bootstrap.listening import http_server, keep_certificate, listen
 from norn.config import Settings
 from norn.domain.notifications import key_text
 from norn.domain.operations import OperationKind
@@ -70,7 +70,6 @@ _READINESS_S = 5.0
 _VERIFY_S = 60.0
 _RETENTION_S = 86_400.0
 _SETTLED_S = 600.0
-_SHUTDOWN_S = 3
 _HEALTH_TIMEOUT_S = 2.0
 _LONG_WAY = ("rollback.prepare", "rollback.switch.before")
 """Points that a rollback passes only where it waits to be claimed."""
@@ -188,6 +187,13 @@ class Server:
             await self._installation.own_postgres.stop()
         log.info("stopped")
 
+    def keep_certificate(self, context: ssl.SSLContext) -> None:
+        """Take up a certificate that is renewed."""
+        cert, key = self._settings.tls_cert, self._settings.tls_key
+        assert cert is not None
+        assert key is not None
+        self._tasks.append(asyncio.create_task(keep_certificate(context, cert, key)))
+
     async def _listen(self) -> None:
         """Pass on what servers say when they commit."""
         async for payload in self._store.notifications():
@@ -279,21 +285,15 @@ async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     prepare_home(settings.home)
     lock = lock_home(settings.home)
-    listener = _listen_on(settings.listen_host, settings.listen_port)
+    listener = listen(settings)
     server = Server(Installation(settings))
     try:
         await server.start()
         context = Context(server.services, server.changes, server.notifications, server.attempts, server.gate)
         app = create_app(context, server.metrics, server.health)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_SHUTDOWN_S,
-            lifespan="off",
-        )
-        http = _Http(config)
+        http = http_server(app, settings)
+        if http.config.ssl is not None:
+            server.keep_certificate(http.config.ssl)
         # What was made until here stays for good: a full collection in the middle of a rollback need not look at it.
         gc.collect()
         gc.freeze()
@@ -301,36 +301,13 @@ async def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, http.end)
         host, port = listener.getsockname()[:2]
-        log.info("listening", url=f"http://{host}:{port}")
+        log.info("listening", url=f"{'https' if http.config.is_ssl else 'http'}://{host}:{port}")
         await http.serve(sockets=[listener])
     finally:
         listener.close()
         with contextlib.suppress(DatabaseUnavailable, AttributeError):
             await server.stop()
         lock.close()
-
-
-class _Http(uvicorn.Server):
-    """Ends when told to; uvicorn's own way ends the process before anything can be handed over."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def end(self) -> None:
-        self.force_exit = self.should_exit  # the second time: without waiting for connections
-        self.should_exit = True
-
-
-def _listen_on(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise ServerNotStarted(
-            f"Norn cannot listen on {host}:{port}: {error.strerror}.",
-            hint="Set NORN_LISTEN to another HOST:PORT, or end what listens there.",
-        ) from error
 
 
 async def stop_all(settings: Settings) -> None:

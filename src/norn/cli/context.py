@@ -32,7 +32,8 @@ class Context:
     def client(self) -> Client:
         environment = Environment()
         # Where there is no token, the server's answer says what is missing.
-        return Client(self.args.url or environment.url, self.args.token or environment.token, _actor())
+        url, token = self.args.url or environment.url, self.args.token or environment.token
+        return Client(url, token, _actor(), self.args.ca or environment.ca)
 
 
 def _actor() -> str:

@@ -82,6 +82,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--url", help="the server (default: NORN_URL, http://127.0.0.1:8800)")
     group.add_argument("--token", help="the token (default: NORN_TOKEN, or the file admin-token in NORN_HOME)")
+    group.add_argument("--ca", metavar="FILE", help="https: the authorities to trust (default: NORN_CA, the system's)")
     group.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 

@@ -102,8 +102,10 @@ class Answer:
 class Client:
     """One server. Every request has a connection of its own."""
 
-    def __init__(self, url: str, token: str | None, actor: str) -> None:
+    def __init__(self, url: str, token: str | None, actor: str, ca: str | None = None) -> None:
+        """`ca`: a PEM file with the authorities that an https server's certificate is checked against."""
         self.url = url
+        self._ca = ca
         self._address = parse_url(url)
         self._token = token
         self._actor = actor
@@ -138,14 +140,33 @@ class Client:
             name: Any = host.encode() if host.isascii() else host
             connection: socket.socket = socket.create_connection((name, port), _CONNECT_TIMEOUT_S)
             if tls:
-                import ssl
-
-                connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+                connection = self._with_tls(connection, host)
             connection.settimeout(timeout_s)
             connection.sendall("\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + payload)
             return Answer(connection, connection.makefile("rb"))
         except OSError as error:
             raise ServerUnreachable(f"No server answers at {self.url} ({error.strerror or error}).") from error
+
+    def _with_tls(self, connection: socket.socket, host: str) -> socket.socket:
+        """Raises OSError, SettingInvalid."""
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self._ca)
+        except OSError as error:
+            connection.close()
+            raise SettingInvalid(
+                f"The authorities in {self._ca} cannot be read: {error.strerror or error}.",
+                hint="NORN_CA (--ca) is a file with certificates in PEM.",
+            ) from error
+        try:
+            return context.wrap_socket(connection, server_hostname=host)
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            raise ServerUnreachable(
+                f"The certificate of {self.url} is not to be trusted: {error.verify_message}.",
+                hint="NORN_CA (--ca FILE) names the authority that issued it; NORN_URL the name that is in it.",
+            ) from error
 
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
