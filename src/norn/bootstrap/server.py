@@ -37,6 +37,7 @@ from norn.domain.notifications import key_text
 from norn.domain.operations import OperationKind
 from norn.errors import DatabaseUnavailable, NornError, ServerNotStarted
 from norn.http.app import create_app
+from norn.http.events import encode
 from norn.http.metrics import Metrics
 from norn.http.requests import Context
 from norn.operations.access import Gate, enter_home
@@ -46,6 +47,7 @@ from norn.operations.deploy import deploy_procedure
 from norn.operations.direct import take_in_all
 from norn.operations.engine import Engine
 from norn.operations.events import Changes
+from norn.operations.feed import Feed
 from norn.operations.health import EVERY_S, check_all
 from norn.operations.known import RENEW_S, KnownSecrets, renew_all, scrubber_of
 from norn.operations.leftovers import remove_leftovers
@@ -289,7 +291,8 @@ async def serve(settings: Settings) -> None:
     server = Server(Installation(settings))
     try:
         await server.start()
-        context = Context(server.services, server.changes, server.notifications, server.attempts, server.gate)
+        feed = Feed(server.services.store, server.changes, encode)
+        context = Context(server.services, server.changes, feed, server.notifications, server.attempts, server.gate)
         app = create_app(context, server.metrics, server.health)
         http = http_server(app, settings)
         if http.config.ssl is not None:

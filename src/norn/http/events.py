@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -16,12 +17,11 @@ from norn.errors import Malformed
 from norn.http.answers import problems
 from norn.http.permissions import Of, may, require
 from norn.http.requests import Context, ContextOf, grant_of
-from norn.operations.events import follow
 
 router = APIRouter(prefix="/api", tags=["events"])
 
 
-def _encode(event: Event) -> str:
+def encode(event: Event) -> str:
     data = {"app": event.app, "operationId": event.operation_id, "at": rfc3339(event.at)} | dict(event.data)
     return f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
@@ -46,14 +46,16 @@ async def _stream(
 ) -> AsyncIterator[str]:
     grant = grant_of(request)
     yield f"retry: 1000\n: connected\n\n{first}"
-    async for event in follow(context.services.store, context.changes, after, app=app, operation=operation):
-        if event is not None:
-            if grant.sees(event.app):
-                yield _encode(event)
-        elif await request.is_disconnected():
-            return
-        else:
-            yield ": still here\n\n"
+    async with aclosing(context.feed.follow(after, app=app, operation=operation)) as batches:
+        async for batch in batches:
+            if text := "".join([one.text for one in batch if grant.sees(one.event.app)]):
+                yield text
+            elif batch:
+                continue
+            elif await request.is_disconnected():
+                return
+            else:
+                yield ": still here\n\n"
 
 
 @router.get(

@@ -16,6 +16,7 @@ from norn.http.cookies import Session
 from norn.operations.access import Gate
 from norn.operations.audit import Attempts
 from norn.operations.events import Changes
+from norn.operations.feed import Feed
 from norn.operations.notifications import Notifications
 from norn.operations.services import Caller, Services
 
@@ -30,6 +31,7 @@ class Context:
 
     services: Services
     changes: Changes
+    feed: Feed
     notifications: Notifications
     attempts: Attempts
     """Writes down what is tried in vain."""

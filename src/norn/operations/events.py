@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from norn.domain.operations import Operation
-from norn.domain.store import Event, Store
-from norn.errors import DatabaseUnavailable, UnknownOperation
+from norn.domain.store import Store
+from norn.errors import UnknownOperation
 
-_ANYTHING = ""
+ANYTHING = ""
 _POLL_S = 2.0
 _SOON_S = 0.2
-_PAGE = 200
 
 
 class Changes:
@@ -23,12 +22,12 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
 
-    def wake(self, operation_id: str = _ANYTHING) -> None:
+    def wake(self, operation_id: str = ANYTHING) -> None:
         """There are new events; or: an operation has passed a point that is waited for, or has ended."""
         for event in self._waiting.get(operation_id, ()):
             event.set()
 
-    async def wait(self, timeout_s: float, operation_id: str = _ANYTHING) -> None:
+    async def wait(self, timeout_s: float, operation_id: str = ANYTHING) -> None:
         """Until it is woken, or the time is over."""
         with self.watching(operation_id) as changed:
             await changed(timeout_s)
@@ -51,27 +50,6 @@ class Changes:
             self._waiting[operation_id].discard(event)
             if not self._waiting[operation_id]:
                 del self._waiting[operation_id]
-
-
-async def follow(
-    store: Store, changes: Changes, after: int, *, app: str | None = None, operation: str | None = None
-) -> AsyncIterator[Event | None]:
-    """All events after a number, in the order of commits, for ever; None now and then while there is nothing.
-
-    A database that is away for a while delays the events; none is lost.
-    """
-    while True:
-        try:
-            events = await store.events_after(after, app=app, operation=operation, limit=_PAGE)
-        except DatabaseUnavailable:
-            events = []
-        for event in events:
-            yield event
-            after = event.seq
-        if len(events) < _PAGE:
-            await changes.wait(_POLL_S)
-            if not events:
-                yield None
 
 
 async def wait_for(
