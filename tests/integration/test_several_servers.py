@@ -62,3 +62,38 @@ def test_a_server_that_died_is_named_by_the_doctor_of_another(servers: list[Norn
 def known(server: NornServer) -> list[dict[str, object]]:
     found: list[dict[str, object]] = server.api("GET", "/api/servers").body["servers"]
     return found
+
+
+# ---- access ------------------------------------------------------------------------------------------------------
+
+
+def test_each_accepts_the_token_of_the_others_home(servers: list[NornServer]) -> None:
+    one, other = servers
+    assert one.token != other.token
+    assert one.api("GET", "/api/servers", token=other.token).status == 200
+    assert other.api("GET", "/api/servers", token=one.token).status == 200
+    names = [token["name"] for token in one.api("GET", "/api/tokens").body["tokens"] if token["home"]]
+    assert len(names) == 2
+    assert names[1] == f"{names[0]}-2"
+
+
+def test_a_token_made_on_one_is_good_on_the_other_until_it_is_revoked(servers: list[NornServer]) -> None:
+    one, other = servers
+    secret = one.api("POST", "/api/tokens", {"name": "roams", "role": "viewer"}).body["token"]
+    assert other.api("GET", "/api/apps", token=secret).status == 200
+    one.api("DELETE", "/api/tokens/roams")
+    assert one.api("GET", "/api/apps", token=secret).status == 401
+    until(lambda: other.api("GET", "/api/apps", token=secret).status == 401, "the word of the revocation")
+
+
+def test_a_homes_token_that_was_revoked_stays_so_until_its_file_is_removed(servers: list[NornServer]) -> None:
+    one, other = servers
+    shown = {token["id"]: token["name"] for token in one.api("GET", "/api/tokens").body["tokens"] if token["home"]}
+    other.stop()
+    assert one.norn("token", "revoke", shown[max(shown)]).exit_status == 0  # ids sort by time: it came second
+    other.start()
+    assert other.norn("apps").exit_status == 8
+    (other.home / "admin-token").unlink()
+    other.stop()
+    other.start()
+    assert other.norn("apps").exit_status == 0

@@ -44,6 +44,13 @@ def _on_one_line(_logger: object, _method: str, event: MutableMapping[str, Any])
     return event
 
 
+class _Handed(logging.Handler):
+    """What libraries log, the HTTP server's own lines among it, in the same form as the rest."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, record.getMessage(), by=record.name, exc_info=record.exc_info)
+
+
 def configure_logging() -> None:
     """One JSON line an event on standard error, or readable text on a terminal."""
     terminal = sys.stderr.isatty()
@@ -62,3 +69,4 @@ def configure_logging() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
+    logging.basicConfig(handlers=[_Handed()], level=logging.WARNING, force=True)

@@ -15,6 +15,7 @@ from norn.http import (
     answers,
     audit_routes,
     events,
+    history_routes,
     notification_routes,
     problems,
     routes,
@@ -85,6 +86,7 @@ def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastA
     app.state.wrong_tokens = WrongTokens()
     problems.install(app)
     app.include_router(routes.router)
+    app.include_router(history_routes.router)
     app.include_router(snapshot_routes.router)
     app.include_router(events.router)
     app.include_router(audit_routes.router)
