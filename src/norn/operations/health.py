@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from datetime import datetime
 
 import structlog
 
@@ -16,6 +17,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 10.0
 """How often an app is asked that nothing is being done with."""
+_OLD_S = 2 * EVERY_S
 _AT_ONCE = 8
 
 
@@ -23,6 +25,17 @@ async def health_of(services: Services, app: str) -> Health | None:
     """How what is live does now; None where nothing is. Raises RuntimeUnavailable."""
     health = await services.runtime.health(app)
     return replace(health, message=services.known.of(app).text(health.message, cut=True)) if health else None
+
+
+async def kept_health(services: Services, app: str, since: datetime) -> Health | None:
+    """What the last check said, where it is of what is live since then and not old; else it is asked.
+
+    For who looks at many apps, or again and again: each answer of `health_of` is a request to each replica.
+    """
+    newest = await services.store.health_checks(app, _OLD_S, 1)
+    if newest and newest[0].at > since:
+        return newest[0].health
+    return await health_of(services, app)
 
 
 async def check_health(services: Services, app: str) -> Health | None:

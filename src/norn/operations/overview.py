@@ -9,11 +9,11 @@ from typing import Any
 from norn.domain.access import Grant
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.operations import Operation
-from norn.domain.ports import AppDirectory, Presence
+from norn.domain.ports import AppDirectory, Health, Live, Presence
 from norn.domain.targets import LiveVersion, NoTarget, Question
 from norn.domain.verdict import verdict_of
 from norn.errors import InfraspecInvalid, NornError, UnknownOperation
-from norn.operations.health import health_of
+from norn.operations.health import health_of, kept_health
 from norn.operations.known import renew
 from norn.operations.readiness import findings_of
 from norn.operations.services import Services
@@ -40,21 +40,24 @@ async def deployment_document(
     }
 
 
-async def apps_document(services: Services, grant: Grant) -> list[Document]:
-    """All apps that the grant sees, each with what is live and what is being done."""
+async def apps_document(services: Services, grant: Grant, *, kept: bool = False) -> list[Document]:
+    """All apps that the grant sees, each with what is live and what is being done.
+
+    `kept`: how they do is what the last checks said, seconds ago.
+    """
     apps = [app for app in await services.source.apps() if grant.sees(app.name)]
     active = await services.store.active_operations()
-    return list(await asyncio.gather(*(_summary(services, app, active) for app in apps)))
+    return list(await asyncio.gather(*(_summary(services, app, active, kept=kept) for app in apps)))
 
 
-async def _summary(services: Services, app: AppDirectory, active: Sequence[Operation]) -> Document:
+async def _summary(services: Services, app: AppDirectory, active: Sequence[Operation], *, kept: bool) -> Document:
     document: Document = {"name": app.name, "role": None, "problem": None, "externalHost": None}
     try:
         spec = await services.source.infraspec(app)
         document |= {"role": spec.role, "externalHost": spec.hosts.external, "port": spec.port}
     except InfraspecInvalid as error:
         document["problem"] = error.message
-    document["live"], document["health"] = await _live(services, app.name, document)
+    document["live"], document["health"] = await _live(services, app.name, document, kept=kept)
     running = next((operation for operation in active if operation.app == app.name), None)
     document["operation"] = _operation_summary(running)
     return document
@@ -74,12 +77,19 @@ def _operation_summary(operation: Operation | None) -> Document | None:
     }
 
 
-async def _live(services: Services, app: str, document: Document) -> tuple[Document | None, Document | None]:
+async def _live(
+    services: Services, app: str, document: Document, *, kept: bool
+) -> tuple[Document | None, Document | None]:
     """What is live and how it does; where the runtime does not answer, its error stands in `problem`."""
+
+    async def look() -> tuple[Live | None, Health | None]:
+        runs = await services.runtime.live(app)
+        if runs is None:
+            return None, None
+        return runs, await (kept_health(services, app, runs.since) if kept else health_of(services, app))
+
     try:
-        live, runs, health = await asyncio.gather(
-            live_version(services, app), services.runtime.live(app), health_of(services, app)
-        )
+        live, (runs, health) = await asyncio.gather(live_version(services, app), look())
     except NornError as error:
         document["problem"] = error.message
         return None, None
@@ -132,12 +142,12 @@ def _live_document(live: LiveVersion, since: str | None) -> Document:
     }
 
 
-async def app_summary(services: Services, name: str) -> Document:
-    """One app as in the list: what does not take long to find out. Raises UnknownApp."""
+async def app_summary(services: Services, name: str, *, kept: bool = False) -> Document:
+    """One app as in the list (`kept`: see there), with the step that runs. Raises UnknownApp."""
     app = await services.source.app(name)
     active = await services.store.active_operations(app.name)
     with_steps = [await services.store.operation(operation.id) or operation for operation in active[:1]]
-    return await _summary(services, app, with_steps)
+    return await _summary(services, app, with_steps, kept=kept)
 
 
 async def app_document(services: Services, name: str) -> Document:

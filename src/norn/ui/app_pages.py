@@ -46,7 +46,7 @@ async def get_apps_part(request: Request, services: ServicesOf) -> Response:
 
 
 async def _apps(request: Request, services: Services, within_s: float) -> list[Document]:
-    apps = await overview.apps_document(services, grant_of(request))
+    apps = await overview.apps_document(services, grant_of(request), kept=True)
     known = await asyncio.gather(*(_readiness(services, app, within_s) for app in apps))
     return [app | {"rollback": rollback} for app, rollback in zip(apps, known, strict=True)]
 
@@ -70,7 +70,7 @@ async def get_app(
     request: Request, app: AppName, services: ServicesOf, before: Before = None, hours: Hours = 1
 ) -> Response:
     """One app."""
-    summary = await overview.app_summary(services, app)
+    summary = await overview.app_summary(services, app, kept=True)
     name = summary["name"]
     head, history, chart = await asyncio.gather(
         _head(services, summary, _IN_TIME_S), _history(services, name, before), _health(services, name, hours)
@@ -80,7 +80,7 @@ async def get_app(
 
 @router.get("/apps/{app}/parts/head", dependencies=[may(Permission.VIEW)])
 async def get_head(request: Request, app: AppName, services: ServicesOf) -> Response:
-    summary = await overview.app_summary(services, app)
+    summary = await overview.app_summary(services, app, kept=True)
     return render(request, "app_head.html", **await _head(services, summary, _PATIENCE_S))
 
 
