@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import psycopg
 import pytest
 from tests.fixtures.apps import App
-from tests.fixtures.norn import NornServer
+from tests.fixtures.norn import NornServer, until
 
 from norn.operations.bake import BY
 
@@ -138,3 +139,40 @@ def test_it_is_shown_as_a_table(server: NornServer, shop: App) -> None:
 def test_nothing_in_it_can_be_changed_or_removed(server: NornServer, shop: App, statement: str) -> None:
     with database(server) as connection, pytest.raises(psycopg.errors.RaiseException, match="append-only"):
         connection.execute(statement)
+
+
+# ---- the log, and numbers ----------------------------------------------------------------------------------------
+
+
+def test_each_line_within_an_operation_says_of_which_it_is(server: NornServer, shop: App) -> None:
+    id_ = server.history("shop")[-1]["id"]
+    lines = [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
+    within = [line for line in lines if line.get("operation") == id_]
+    assert {"claimed", "ended"} <= {line["event"] for line in within}
+    assert {(line["app"], line["kind"], len(line["server"])) for line in within} == {("shop", "deploy", 26)}
+
+
+def test_a_request_that_changes_something_or_fails_has_a_line_and_one_that_looks_has_none(
+    server: NornServer, shop: App
+) -> None:
+    server.api("GET", "/api/apps/nope%0a%1b[2J")
+    server.api("GET", "/api/apps/shop/artifacts")
+    lines = [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
+    requests = {(line["method"], line["route"], line["status"]) for line in lines if line["event"] == "request"}
+    assert {("POST", "/api/apps/{app}/rollback", 202), ("GET", "/api/apps/{app}", 404)} <= requests
+    assert not [route for method, route, status in requests if method == "GET" and status == 200]
+    assert "\x1b" not in server.log.read_text(encoding="utf-8")
+
+
+def test_a_rollback_is_measured_from_the_request_to_healthy(server: NornServer, shop: App) -> None:
+    def measured() -> bool:
+        text = server.api("GET", "/metrics").body.decode()
+        wanted = (
+            r'^norn_recovery_seconds_count\{trigger="person"\} [1-9]',
+            r'^norn_verdicts_total\{level="(safe|caution)"\} [1-9]',
+            r'^norn_operations_total\{kind="rollback",outcome="succeeded",trigger="person"\} [1-9]',
+            r'^norn_servers\{state="alive"\} 1\.0$',
+        )
+        return all(re.search(pattern, text, re.MULTILINE) for pattern in wanted)
+
+    until(measured, "the numbers")

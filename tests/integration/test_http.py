@@ -188,7 +188,7 @@ def test_metrics_count_requests_by_route_and_operations(server: NornServer) -> N
     server.api("GET", "/api/apps/shop")
     text = server.api("GET", "/metrics").body.decode()
     assert 'norn_http_requests_total{method="GET",route="/api/apps/{app}",status="200"}' in text
-    assert 'norn_operations_total{kind="deploy",status="succeeded"}' in text
+    assert 'norn_operations_total{kind="deploy",outcome="succeeded",trigger="person"}' in text
     assert "shop" not in text
 
 

@@ -23,6 +23,7 @@ from norn.adapters.postgres.access import PostgresTokens
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.outbox import PostgresOutbox
 from norn.adapters.postgres.schema import migrate
+from norn.adapters.postgres.standing import PostgresStanding
 from norn.adapters.postgres.store import PostgresStore
 from norn.adapters.snapshots.dumps import DumpSnapshots
 from norn.adapters.snapshots.restores import PostgresRestores
@@ -34,7 +35,7 @@ from norn.bootstrap.installation import Installation, home_token, lock_home, pre
 from norn.bootstrap.listening import http_server, keep_certificate, listen
 from norn.config import Settings
 from norn.domain.notifications import key_text
-from norn.domain.operations import OperationKind
+from norn.domain.operations import Operation, OperationKind, OperationStatus
 from norn.errors import DatabaseUnavailable, NornError, ServerNotStarted
 from norn.http.app import create_app
 from norn.http.events import encode
@@ -91,6 +92,7 @@ class Server:
         self._something_passed = asyncio.Event()
         """A change was accepted, has rolled out, or an operation has ended: the next rollback is another one."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._measuring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         parts = self._installation
@@ -117,6 +119,7 @@ class Server:
             schemas=PostgresSchemas(),
             dependencies=HttpDependencies(),
             readiness=self.readiness,
+            judged=self.metrics.verdict,
             known=KnownSecrets([*parts.own_secrets(), key_text(await self._store.installation_key())]),
             work_dir=self._settings.home / "work",
         )
@@ -124,6 +127,7 @@ class Server:
         self.gate = Gate(PostgresTokens(self._connections))
         await enter_home(self.gate, home_token(self._settings.token_file), platform.node())
         await self.gate.renew()
+        self.metrics.read_standing = PostgresStanding(self._connections).read
         self.notifications = Notifications(
             PostgresOutbox(self._connections),
             parts.source,
@@ -139,7 +143,7 @@ class Server:
             _procedures(self.services),
             new_id(),
             point=_kill_point(os.environ.get(KILL_AT)),
-            ended=self.metrics.operation,
+            ended=self._ended,
             scrubber_of=lambda operation: scrubber_of(self.services, operation),
         )
         if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
@@ -173,6 +177,20 @@ class Server:
         self._tasks.append(asyncio.create_task(self._listen()))
         self._tasks.append(asyncio.create_task(self._store.hold(self.engine.server_id)))
         log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
+
+    def _ended(self, operation: Operation, status: OperationStatus, seconds: float) -> None:
+        self.metrics.operation(operation, status, seconds)
+        if operation.kind is OperationKind.ROLLBACK:
+            measuring = asyncio.create_task(self._measure_recovery(operation))
+            self._measuring.add(measuring)
+            measuring.add_done_callback(self._measuring.discard)
+
+    async def _measure_recovery(self, operation: Operation) -> None:
+        """From the request to the moment at which all of the target was healthy, where it came to that."""
+        with contextlib.suppress(DatabaseUnavailable):
+            deployment = await self._store.deployment(operation.id)
+            if deployment is not None and deployment.rolled_out_at is not None:
+                self.metrics.recovered(operation, (deployment.rolled_out_at - operation.requested_at).total_seconds())
 
     async def stop(self) -> None:
         """Hand over what is under way; apps and their database run on."""

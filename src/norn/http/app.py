@@ -25,7 +25,8 @@ from norn.http import (
 )
 from norn.http.access import Access, CrossSite
 from norn.http.limits import BodyLimit, WrongTokens
-from norn.http.metrics import CountRequests, Metrics
+from norn.http.metrics import Metrics
+from norn.http.observing import Observed
 from norn.http.permissions import Of, may
 from norn.http.requests import Context, context_of
 from norn.http.schemas import HealthAnswer, Problem
@@ -67,7 +68,7 @@ async def get_metrics(request: Request) -> Response:
     metrics: Metrics = request.app.state.metrics
     with contextlib.suppress(OSError):  # no disk, no number of it
         metrics.room(await context_of(request).services.snapshots.room())
-    text, media_type = metrics.text()
+    text, media_type = await metrics.text()
     return Response(text, media_type=media_type)
 
 
@@ -98,7 +99,7 @@ def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastA
     app.add_middleware(CrossSite)
     app.add_middleware(BodyLimit)
     app.add_middleware(Access, wrong=app.state.wrong_tokens)
-    app.add_middleware(CountRequests, metrics=metrics)
+    app.add_middleware(Observed, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     _document_problems(app)
     return app

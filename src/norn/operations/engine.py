@@ -160,27 +160,31 @@ class Engine:
     # ---- one operation -------------------------------------------------------------------------------------------
 
     async def _work(self, claim: Claim) -> None:
+        """In a task of its own: each line of the log that is written within says of which operation it is."""
         operation = claim.operation
-        bound = log.bind(operation=operation.id, app=operation.app, kind=operation.kind.value)
+        structlog.contextvars.bind_contextvars(
+            operation=operation.id, app=operation.app, kind=operation.kind.value, server=self.server_id
+        )
         began = asyncio.get_running_loop().time()
-        bound.info("claimed", fence=claim.fence, claims=operation.claims)
+        log.info("claimed", fence=claim.fence, claims=operation.claims)
         run = Run(self._store, claim)
         try:
             outcome = await self._executor.run(run, claim)
         except LeaseLost as lost:
-            bound.warning("lease_lost", error=lost.message)
+            log.warning("lease_lost", error=lost.message)
         except DatabaseUnavailable as error:
             # As after a crash: whoever claims it next goes on with the step that was under way.
-            bound.error("given_back", error=error.message)
+            log.warning("given_back", error=error.message)
         except asyncio.CancelledError:
-            bound.info("interrupted")
+            log.info("interrupted")
             raise
         except Exception:
-            bound.exception("defect")
+            log.exception("defect")
         else:
             seconds = asyncio.get_running_loop().time() - began
+            structlog.contextvars.unbind_contextvars("step")
             self._ended(operation, outcome.status, seconds)
-            bound.info("ended", status=outcome.status.value, seconds=round(seconds, 3))
+            log.info("ended", status=outcome.status.value, seconds=round(seconds, 3))
             self._claims.pop(operation.id, None)
         finally:
             await run.leave()

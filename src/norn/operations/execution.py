@@ -53,14 +53,14 @@ def _ending(run: Run, ordinal: int, status: StepStatus, output: str, rest: str =
     return write
 
 
-def _as_ours(error: Exception, operation_id: str) -> NornError:
+def _as_ours(error: Exception) -> NornError:
     """What a step raised, as an error for people."""
     if isinstance(error, NornError):
         return error
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return StepFailed(f"{error.strerror or error}{where}.", hint="Look at the disk and the permissions there.")
-    log.error("step_defect", operation=operation_id, exc_info=error)
+    log.error("step_defect", exc_info=error)
     text = "".join(traceback.format_exception_only(error)).strip()
     return NornError(f"A defect in Norn: {text}", hint="Please report it.")
 
@@ -130,7 +130,7 @@ class Executor:
             return await self._fail(run, procedure, self._cancelled_error(run, current))
         except Exception as error:
             run.cancellable = False
-            return await self._fail(run, procedure, _as_ours(error, operation.id))
+            return await self._fail(run, procedure, _as_ours(error))
         return await self._end(run, procedure, Outcome(OperationStatus.SUCCEEDED, None), ended)
 
     @staticmethod
@@ -153,6 +153,7 @@ class Executor:
                 self._point(f"{kind}.{step.name}.before")
                 await self._begin(run, ordinal, step, ended)
             self._point(f"{kind}.{step.name}.begun")
+            structlog.contextvars.bind_contextvars(step=step.name)
             run.scrubber = await self._scrubber_of(run.operation)
 
             async def flush(text: str, new: str, ordinal: int = ordinal, step: Step = step) -> None:
@@ -220,6 +221,7 @@ class Executor:
             undone = run.state.setdefault(_UNDONE, [])
             if step.undo is None or record.ordinal in undone:
                 continue
+            structlog.contextvars.bind_contextvars(step=step.name)
             output = StepOutput(kept=record.output, scrubber=run.scrubber)
             run.output = output
             error = await self._undo_step(run, procedure, record.ordinal, step, step.undo)
@@ -256,12 +258,12 @@ class Executor:
             except (LeaseLost, DatabaseUnavailable):
                 raise
             except Exception as caught:
-                error = _as_ours(caught, run.id)
+                error = _as_ours(caught)
                 delay = min(delay * 2, UNDO_PAUSE_S)
                 again = procedure.whole or isinstance(error, Unavailable)
                 if not again or loop.time() + delay > deadline:
                     return error
-                log.warning("undo_failed", operation=run.id, step=step.name, error=error.message)
+                log.warning("undo_failed", error=error.message)
                 said = f"[could not be undone yet: {error.message} Trying again]\n"
                 run.output.write(said)
                 said, text = run.scrubber.text(said), run.output.text

@@ -214,7 +214,10 @@ async def _judged(services: Services, app: str, request: RollbackRequest, plan: 
         return plan
     question = Question(app, plan.target.deployment, plan.live, request.template, request.with_data)
     found = await findings_of(services, question)
-    return replace(plan, verdict=verdict_of((*plan.verdict.findings, *found)))
+    judged = replace(plan, verdict=verdict_of((*plan.verdict.findings, *found)))
+    if not request.dry_run:
+        services.judged(judged.verdict.level)
+    return judged
 
 
 def refused(target: Deployment, verdict: Verdict, target_json: Mapping[str, Any] | None = None) -> Unsafe:

@@ -28,7 +28,7 @@ from norn.domain.ports import (
 )
 from norn.domain.store import Accepting, Store, Worker
 from norn.domain.targets import Question
-from norn.domain.verdict import Finding
+from norn.domain.verdict import Finding, Level
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError
 from norn.operations.known import KnownSecrets
 
@@ -70,6 +70,8 @@ class Services:
     """Where operations keep files while they run: one directory each."""
     readiness: Readiness | None = None
     """The verdicts that this server keeps up to date, where it does."""
+    judged: Callable[[Level], None] = lambda _level: None
+    """Told of each verdict on a rollback that was asked for, and not only looked at."""
     known: KnownSecrets = field(default_factory=KnownSecrets)
     """What must not be seen in anything that is printed."""
     worker: Worker | None = None
