@@ -153,6 +153,13 @@ def test_a_command_that_is_not_allowed_exits_8(server: NornServer) -> None:
     assert server.norn("rollback", "shop", "--dry-run", "--token", secret).exit_status != 8
 
 
+def test_the_doctor_looks_at_what_a_token_for_some_apps_sees(server: NornServer) -> None:
+    secret = make(server, "patient", "viewer", "shop")["token"]
+    found = {item["check"]: item for item in server.norn("doctor", "--token", secret).json()["findings"]}
+    assert (found["servers"]["ok"], found["notifications"]["ok"]) == (True, True)
+    assert "some apps" in found["servers"]["message"]
+
+
 def test_two_tokens_have_two_names_and_a_revoked_ones_is_free(server: NornServer) -> None:
     make(server, "twice", "viewer")
     again = server.api("POST", "/api/tokens", {"name": "twice", "role": "viewer"})
@@ -313,6 +320,21 @@ def test_a_script_of_a_page_may_send_the_proof_as_a_header(browser: Browser) -> 
 def test_nobody_is_signed_in_by_another_site(server: NornServer) -> None:
     sent = Browser(server).go("POST", "/sign-in", {"token": server.token}, Origin="http://evil.example.com")
     assert (sent.status, sent.headers["Set-Cookie"]) == (403, None)
+
+
+@pytest.mark.parametrize("path", ["/api/events", "/api/events?app=shop", "/api/apps"])
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example.com"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"},
+     {"Sec_Fetch_Site": "same-site"}],
+)  # fmt: skip
+def test_another_site_reads_nothing_with_the_cookie(browser: Browser, path: str, headers: dict[str, str]) -> None:
+    assert browser.go("GET", path, None, **headers).status == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"Sec_Fetch_Site": "same-origin"}, {"Sec_Fetch_Site": "none"}])
+def test_pages_of_this_server_do(browser: Browser, headers: dict[str, str]) -> None:
+    assert browser.go("GET", "/api/apps", None, **headers).status == 200
 
 
 def test_what_changes_something_in_the_api_wants_a_token_and_not_a_cookie(browser: Browser) -> None:

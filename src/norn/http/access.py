@@ -24,6 +24,7 @@ from norn.http.cookies import (
     SIGN_IN,
     Session,
     headers_of,
+    other_site,
     same_origin,
     secret_of,
     sign_in_url,
@@ -38,6 +39,8 @@ OPEN_PATHS = frozenset({"/api/health", SIGN_IN})
 OPEN_PREFIX = "/static/"
 _ACTOR = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,127}\Z")
 _DEFAULT_ACTOR = "admin"
+_ELSEWHERE = "The browser says that another site sent this."
+_FROM_HERE = "Do it from a page of this server."
 _LOOK_S = 5.0
 """How often it is looked whether a stream's token has expired; what is revoked is seen at once."""
 
@@ -121,6 +124,8 @@ async def _by_session(gate: Gate, scope: Scope, headers: Mapping[str, str]) -> b
     session = await gate.session(secret) if secret else None
     if session is None or secret is None:
         return False
+    if not wants_page(scope["path"]) and other_site(headers):
+        raise NotAllowed(_ELSEWHERE, hint=_FROM_HERE)
     if scope["method"] not in SAFE_METHODS and not wants_page(scope["path"]):
         raise NotAuthenticated("What changes something here wants a token (Authorization: Bearer …), not a session.")
     grant = session.token.grant
@@ -207,9 +212,7 @@ class CrossSite:
         message = await receive()
         body: bytes = message.get("body", b"")
         if not same_origin(headers):
-            error = NotAllowed(
-                "The browser says that another site sent this.", hint="Do it from a page of this server."
-            )
+            error = NotAllowed(_ELSEWHERE, hint=_FROM_HERE)
         elif session is not None and not session.proves(_proof(headers, body)):
             error = NotAllowed(
                 "The proof that a page of this session sent this is missing.", hint="Load the page again."

@@ -79,6 +79,11 @@ def same_origin(headers: Mapping[str, str]) -> bool:
     return here is not None and here == _place(origin)
 
 
+def other_site(headers: Mapping[str, str]) -> bool:
+    """Whether the browser says that a page of another server sent this. Of what only reads it may say nothing."""
+    return ("origin" in headers or "sec-fetch-site" in headers) and not same_origin(headers)
+
+
 def _place(url: str) -> tuple[str, int] | None:
     try:
         parts = urlsplit(url)
