@@ -14,8 +14,11 @@ from norn.domain.access import Grant, Role
 from norn.domain.deployments import Status
 from norn.domain.operations import OperationStatus, StepStatus
 from norn.domain.verdict import Level
+from norn.errors import DatabaseUnavailable
+from norn.http.problems import problem_response
 from norn.ui import formatting
 from norn.ui.assets import DIRECTORY, url_of
+from norn.ui.errors import page_of, wants_page
 from norn.ui.progress import Rollout, rollout_of
 from norn.ui.rendering import environment, render
 
@@ -124,6 +127,25 @@ def test_who_has_not_signed_in_sees_neither_menu_nor_sign_out() -> None:
     page = bytes(render(request(None), "sign_in.html", next="/", error="", hint="").body).decode()
     assert "/sign-out" not in page
     assert "/audit" not in page
+
+
+def test_an_error_of_the_api_is_a_page_with_its_message_its_hint_and_when_to_try_again() -> None:
+    error = DatabaseUnavailable("It does not <answer>.", hint="Wait.")
+    page = page_of(request(None, "/apps/shop"), problem_response(error))
+    text = bytes(page.body).decode()
+    assert (page.status_code, page.headers["Retry-After"]) == (503, "2")
+    assert "It does not &lt;answer&gt;." in text
+    assert "Wait." in text
+    assert '<a class="button" href="/apps/shop">Try again</a>' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [("/", True), ("/apps/api", True), ("/apiary", True), ("/api/apps", False), ("/metrics", False),
+     ("/openapi.json", False)],
+)  # fmt: skip
+def test_the_api_answers_with_problem_documents_and_all_else_with_pages(path: str, page: bool) -> None:
+    assert wants_page(path) is page
 
 
 # ---- files -------------------------------------------------------------------------------------------------------

@@ -53,8 +53,6 @@ async def _apps(request: Request, services: Services, within_s: float) -> list[D
 
 async def _readiness(services: Services, app: Document, within_s: float) -> Document | None:
     """Whether it could be rolled back; None where that is not known in time."""
-    if app["live"] is None:
-        return {"possible": False, "why": "nothing is live", "target": None, "verdict": None}
     try:
         async with asyncio.timeout(within_s):
             return await overview.readiness_document(services, app["name"])

@@ -45,7 +45,7 @@
   const banner = document.getElementById("connection");
   const said = document.getElementById("said");
   const TYPES = ["operation", "deployment", "step", "output", "live", "quarantine", "snapshot", "restore", "artifact", "gap"];
-  const SOON = 250; // ms: what changes together is fetched together
+  const SOON = document.body.dataset.events ? 250 : 1000; // ms: what changes together is fetched together
   const PATIENCE = 1500; // ms: a connection that is back by then was never lost, to a reader
   let source, soon, lost, retry, wasLost = false, attempt = 0;
 
@@ -113,9 +113,18 @@
   document.addEventListener("htmx:after:swap", () => {
     showTimes();
     for (const event of heard) append(event);
-    const status = document.querySelector("[data-said]")?.dataset.said ?? "";
-    if (said.textContent !== status) said.textContent = status;
+    tell();
   });
+
+  // ---- for who does not look: a screen reader hears what has changed, the tab's title shows it ----
+  const state = () => document.querySelector("[data-said]")?.dataset ?? {};
+  let told = state().said;
+
+  function tell() {
+    const { said: now, title } = state();
+    if (now && now !== told) said.textContent = told = now;
+    if (title && title !== document.title) document.title = title;
+  }
 
   // ---- forms: pressed once is enough ----
   document.addEventListener("submit", (event) => {
