@@ -141,6 +141,29 @@ def test_nothing_in_it_can_be_changed_or_removed(server: NornServer, shop: App, 
         connection.execute(statement)
 
 
+def test_a_token_and_what_is_tried_without_one(server: NornServer, shop: App) -> None:
+    made = server.norn("token", "create", "on-call", "--role", "operator", "--app", "shop")
+    assert made.exit_status == 0, made.err
+    secret = made.json()["token"]
+    assert server.api("POST", "/api/apps/shop/deploy", token=secret).status == 403
+    for _ in range(30):
+        assert server.api("GET", "/api/apps", token="wrong").status in (401, 429)
+    assert server.norn("token", "revoke", "on-call").exit_status == 0
+    entries = server.api("GET", "/api/audit?limit=200").body["entries"]
+    (created,) = [one for one in entries if (one["action"], one["subject"]) == ("token.create", "on-call")]
+    (revoked,) = [one for one in entries if one["action"] == "token.revoke"]
+    refused = [one for one in entries if one["action"] == "refused"]
+    assert created["after"] == revoked["before"]
+    assert (created["after"]["role"], created["after"]["apps"]) == ("operator", ["shop"])
+    assert [(one["token"], one["subject"]) for one in refused if one["app"] == "shop"] == [
+        ("on-call", "POST /api/apps/shop/deploy")
+    ]
+    assert len(refused) <= 4, "thirty attempts of one address are not thirty entries"
+    with database(server) as connection:
+        (text,) = connection.execute("SELECT string_agg(audit::text, ' ') FROM audit").fetchone() or ("",)
+    assert secret not in text
+
+
 # ---- the log, and numbers ----------------------------------------------------------------------------------------
 
 

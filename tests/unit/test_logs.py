@@ -64,6 +64,16 @@ def test_secrets_are_in_no_line_wherever_they_stand(stream: Stream) -> None:
     assert MARK in text or json.dumps(MARK)[1:-1] in text
 
 
+def test_what_an_exception_says_begins_no_line_either(stream: Stream) -> None:
+    try:
+        raise ValueError(INJECTED)
+    except ValueError:
+        structlog.get_logger().exception("defect")
+    first, *others = stream.getvalue().splitlines()
+    assert "defect" in first
+    assert [line for line in others[1:] if not line.startswith("  | ")] == []  # behind "Traceback …"
+
+
 def test_what_libraries_log_goes_the_same_way(stream: Stream) -> None:
     logging.getLogger("asyncio").error("lost: %s", f"correct-horse{INJECTED}")
     text = stream.getvalue()

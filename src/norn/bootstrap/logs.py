@@ -40,7 +40,8 @@ def _on_one_line(_logger: object, _method: str, event: MutableMapping[str, Any])
     """On a terminal: what somebody else has written neither begins a line of its own nor moves the cursor."""
     for name, value in event.items():
         pattern = _CONTROL_BUT_NEW_LINE if name == "exception" else _CONTROL
-        event[name] = pattern.sub(_escaped, value if isinstance(value, str) else str(value))
+        text = pattern.sub(_escaped, value if isinstance(value, str) else str(value))
+        event[name] = text.replace("\n", "\n  | ")
     return event
 
 

@@ -16,7 +16,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 
@@ -191,24 +190,18 @@ async def create_token(services: Services, gate: Gate, new: NewToken, caller: Ca
     for app in new.apps or ():
         await services.source.app(app)
     secret = new_secret()
-    token = await gate.tokens.add(new_id(), hash_of(secret), new, caller.name)
+    token = await gate.tokens.add(new_id(), hash_of(secret), new, caller.who)
     gate.forget(token.id)
-    await record(services, caller, "token.create", token.name, after=_shown(token))
     return token, secret
 
 
 async def revoke_token(services: Services, gate: Gate, name: str, caller: Caller) -> Token:
     """From now on it lets nobody in, here and on every server, nor do its sessions. Raises NotFound."""
-    token = await gate.tokens.revoke(name, caller.name)
+    token = await gate.tokens.revoke(name, caller.who)
     if token is None:
         raise NotFound(f"There is no token {name!r}.", hint="`norn token list` lists them.")
     gate.forget(token.id)
-    await record(services, caller, "token.revoke", token.name, before=_shown(token))
     return token
-
-
-def _shown(token: Token) -> dict[str, Any]:
-    return {name: value for name, value in token.to_json().items() if name in ("role", "apps", "expiresAt")}
 
 
 async def enter_home(gate: Gate, secret: str, host: str) -> None:

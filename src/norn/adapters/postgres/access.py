@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from psycopg import errors as pg
 
 from norn.adapters.postgres import access_queries as queries
+from norn.adapters.postgres.audit import add_entries
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.rows import Row
 from norn.domain.access import Grant, Role
+from norn.domain.audit import NORN, Entry, Outcome, Who
 from norn.domain.ports.access import Known, KnownSession, NewToken, Token
 from norn.errors import NameTaken
 
@@ -32,24 +35,22 @@ class PostgresTokens:
     async def tokens(self) -> Sequence[Token]:
         return [_to_token(row) for row in await self._connections.all(queries.TOKENS)]
 
-    async def add(self, id_: str, hash_: bytes, new: NewToken, by: str) -> Token:
+    async def add(self, id_: str, hash_: bytes, new: NewToken, who: Who) -> Token:
         apps = sorted(new.apps) if new.apps is not None else None
         try:
-            (row,) = await self._connections.all(
-                queries.ADD,
-                id=id_,
-                hash=hash_,
-                name=new.name,
-                role=new.role.value,
-                apps=apps,
-                lasts_s=new.lasts_s,
-                by=by,
-            )
+            async with self._connections.transaction() as connection:
+                values: dict[str, Any] = {"id": id_, "hash": hash_, "name": new.name, "role": new.role.value}
+                values |= {"apps": apps, "lasts_s": new.lasts_s, "by": who.actor}
+                row = await (await connection.execute(queries.ADD, values)).fetchone()
+                assert row is not None
+                token = _to_token(row)
+                entry = Entry(who, "token.create", token.name, Outcome.DONE, after=token.gives())
+                await add_entries(connection, [entry])
         except pg.UniqueViolation as error:
             raise NameTaken(
                 f"There is a token {new.name!r} already.", hint="Revoke it, or take another name."
             ) from error
-        return _to_token(row)
+        return token
 
     async def enter_home(self, id_: str, hash_: bytes, name: str) -> bool:
         number = 1
@@ -59,15 +60,26 @@ class PostgresTokens:
                 valid: bool = rows[0]["valid"]
                 return valid
             try:
-                await self._connections.all(
-                    queries.ADD_HOME, id=id_, hash=hash_, name=name if number == 1 else f"{name}-{number}"
-                )
+                await self._add_home(id_, hash_, name if number == 1 else f"{name}-{number}")
             except pg.UniqueViolation:  # another home of this machine has the name
                 number += 1
 
-    async def revoke(self, name: str, by: str) -> Token | None:
-        rows = await self._connections.all(queries.REVOKE, name=name, by=by)
-        return _to_token(rows[0]) if rows else None
+    async def _add_home(self, id_: str, hash_: bytes, name: str) -> None:
+        async with self._connections.transaction() as connection:
+            values = {"id": id_, "hash": hash_, "name": name}
+            if await (await connection.execute(queries.ADD_HOME, values)).fetchone() is not None:
+                gives = {"role": Role.ADMIN.value, "home": True}
+                await add_entries(connection, [Entry(NORN, "token.create", name, Outcome.DONE, after=gives)])
+
+    async def revoke(self, name: str, who: Who) -> Token | None:
+        async with self._connections.transaction() as connection:
+            row = await (await connection.execute(queries.REVOKE, {"name": name, "by": who.actor})).fetchone()
+            if row is None:
+                return None
+            token = _to_token(row)
+            entry = Entry(who, "token.revoke", token.name, Outcome.DONE, before=token.gives())
+            await add_entries(connection, [entry])
+            return token
 
     async def used(self, ages_s: Mapping[str, float]) -> None:
         await self._connections.do(queries.USED, ids=list(ages_s), ages_s=list(ages_s.values()))

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from norn.domain.access import Grant, Role
+from norn.domain.audit import Who
 from norn.domain.deployments import rfc3339
 
 
@@ -52,6 +53,10 @@ class Token:
     last_used_at: datetime | None
     """To the minute."""
     expired: bool
+
+    def gives(self) -> dict[str, Any]:
+        """What the audit says of it."""
+        return {name: value for name, value in self.to_json().items() if name in ("role", "apps", "expiresAt")}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -96,19 +101,19 @@ class Tokens(Protocol):
         """All that are not revoked, by name; expired ones, too."""
         ...
 
-    async def add(self, id_: str, hash_: bytes, new: NewToken, by: str) -> Token:
-        """Raises NameTaken."""
+    async def add(self, id_: str, hash_: bytes, new: NewToken, who: Who) -> Token:
+        """Who made it gets into the audit with it. Raises NameTaken."""
         ...
 
     async def enter_home(self, id_: str, hash_: bytes, name: str) -> bool:
         """Make the token of a NORN_HOME known, under this name or one like it; False where it has been revoked.
 
-        One that is known already stays as it is.
+        One that is known already stays as it is; one that is not gets into the audit.
         """
         ...
 
-    async def revoke(self, name: str, by: str) -> Token | None:
-        """End a token and its sessions; None where there is none of this name that is not revoked."""
+    async def revoke(self, name: str, who: Who) -> Token | None:
+        """End a token and its sessions; who did gets into the audit. None where none of this name is left."""
         ...
 
     async def used(self, ages_s: Mapping[str, float]) -> None:
