@@ -137,6 +137,19 @@ class Beat:
     """Servers besides this one that were heard of in the last minute."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an app stands, at one moment and in one round trip."""
+
+    active: Sequence[Operation]
+    """Queued and running operations, newest first."""
+    live: Deployment | None
+    """The deployment that Norn recorded as live."""
+    now: datetime
+    change: tuple[str, bool]
+    """As `Store.newest_change`."""
+
+
 class Fenced(Protocol):
     """A transaction of one claimed operation."""
 
@@ -340,9 +353,7 @@ class Store(Protocol):
         """Newest first; `before` is the `seq` to go on below. Of one app; else of these apps; else of all."""
         ...
 
-    async def live_deployment(self, app: str) -> Deployment | None:
-        """The deployment that Norn recorded as live."""
-        ...
+    async def standing(self, app: str) -> Standing: ...
 
     async def deployment_of_digest(self, app: str, digest: str) -> Deployment | None:
         """The newest deployment that rolled out with that image."""

@@ -50,9 +50,11 @@ class KeptReadiness:
         """When each app was looked at last, and what was true of it then."""
         self._looking: dict[_Key, asyncio.Future[tuple[Finding, ...]]] = {}
 
-    async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
-        """What is known already, or what can be found out in time."""
-        key, under_way = await _key(services, question)
+    async def findings(
+        self, services: Services, question: Question, change: tuple[str, bool] | None = None
+    ) -> tuple[Finding, ...]:
+        """What is known already, or what can be found out in time; `change` is asked for where it is not given."""
+        key, under_way = _key(question, change or await services.store.newest_change())
         known = self._known.get(key)
         if known is not None:
             at_most = _UNDER_WAY_S if under_way or known.wants_another_look else FRESH_S
@@ -68,7 +70,7 @@ class KeptReadiness:
 
     async def keep(self, services: Services, question: Question, findings: tuple[Finding, ...]) -> None:
         """What was found out elsewhere."""
-        key, _ = await _key(services, question)
+        key, _ = _key(question, await services.store.newest_change())
         self._known[key] = _Known(findings, time.monotonic())
 
     async def renew(self, services: Services) -> None:
@@ -96,19 +98,22 @@ class KeptReadiness:
         choice = await find_target(services, app, live)
         if not isinstance(choice, NoTarget):
             question = Question(app, choice.deployment, live)
-            self._known.pop((await _key(services, question))[0], None)
-            await self.findings(services, question)
+            change = await services.store.newest_change()
+            self._known.pop(_key(question, change)[0], None)
+            await self.findings(services, question, change)
 
 
-async def findings_of(services: Services, question: Question) -> tuple[Finding, ...]:
-    """What is known of a change, or can be found out in time."""
+async def findings_of(
+    services: Services, question: Question, change: tuple[str, bool] | None = None
+) -> tuple[Finding, ...]:
+    """What is known of a change, or can be found out in time. `change`: `Store.newest_change`, where it is known."""
     if services.readiness is not None:
-        return await services.readiness.findings(services, question)
+        return await services.readiness.findings(services, question, change)
     return await assess(services, question)
 
 
-async def _key(services: Services, question: Question) -> tuple[_Key, bool]:
-    newest, under_way = await services.store.newest_change()
+def _key(question: Question, change: tuple[str, bool]) -> tuple[_Key, bool]:
+    newest, under_way = change
     live = question.live
     return (
         question.app,

@@ -12,7 +12,7 @@ from norn.domain import targets
 from norn.domain.audit import Asked
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
-from norn.domain.store import Begun
+from norn.domain.store import Begun, Standing
 from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
@@ -173,15 +173,13 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
 
 async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
     """Plan, then take the request if the world is still as the plan found it; None where it is not."""
-    active, recorded, live, now, doubts, named = await asyncio.gather(
-        services.store.active_operations(app),
-        services.store.live_deployment(app),
+    standing, live, doubts, named = await asyncio.gather(
+        services.store.standing(app),
         live_version(services, app),
-        services.store.now(),
         services.runtime.findings(app),
         _named(services, app, request),
     )
-    admission = admit(OperationKind.ROLLBACK, active, explicit=not request.joins(active))
+    admission = admit(OperationKind.ROLLBACK, standing.active, explicit=not request.joins(standing.active))
     if isinstance(admission, Answer):
         joined = await services.store.deployment(admission.operation.id)
         if joined is None or joined.status.ended:
@@ -191,29 +189,31 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         return Reply(joined, unchanged=True)
     assert isinstance(admission, Accept)
     _refuse_stale(request, live)
-    plan = await _plan(services, app, request, _Seen(live, now, doubts, named), admission.stop)
+    plan = await _plan(services, app, request, _Seen(live, standing.now, doubts, named), admission.stop)
     _refuse_other_target(request, plan)
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
         await refuse_halted(services, app)
         return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
-    plan = await _judged(services, app, request, plan)
+    plan = await _judged(services, request, plan, standing)
     if plan.verdict.level is Level.UNSAFE and not request.force:
         raise refused(plan.target.deployment, plan.verdict, plan.target_json())
     if not request.resume:
         await services.runtime.refuse_paused(app)
     if request.dry_run:
         return Reply(None, plan=plan)
-    return await _take(services, app, request, caller, plan, active, recorded)
+    return await _take(services, app, request, caller, plan, standing)
 
 
-async def _judged(services: Services, app: str, request: RollbackRequest, plan: Plan) -> Plan:
+async def _judged(services: Services, request: RollbackRequest, plan: Plan, standing: Standing) -> Plan:
     """The plan with its verdict; what an undo brings back was live together, and nobody has to judge that."""
     if request.data is not None:
         return plan
-    question = Question(app, plan.target.deployment, plan.live, request.template, request.with_data)
-    found = await findings_of(services, question)
+    question = Question(
+        plan.target.deployment.app, plan.target.deployment, plan.live, request.template, request.with_data
+    )
+    found = await findings_of(services, question, standing.change)
     judged = replace(plan, verdict=verdict_of((*plan.verdict.findings, *found)))
     if not request.dry_run:
         services.judged(judged.verdict.level)
@@ -355,8 +355,7 @@ async def _take(
     request: RollbackRequest,
     caller: Caller,
     plan: Plan,
-    active: Sequence[Operation],
-    recorded: Deployment | None,
+    standing: Standing,
 ) -> Reply | None:
     operation_id = new_id()
     target = plan.target.deployment
@@ -376,10 +375,10 @@ async def _take(
     claim = None
     async with accepting(services, app, caller, operation_id) as transaction:
         still = await transaction.active()
-        same = [(operation.id, operation.committed) for operation in active]
+        same = [(operation.id, operation.committed) for operation in standing.active]
         if [(operation.id, operation.committed) for operation in still] != same:
             return None
-        if await transaction.live_deployment_id() != (recorded.id if recorded else None):
+        if await transaction.live_deployment_id() != (standing.live.id if standing.live else None):
             return None
         what = (operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
         if begun is not None:

@@ -48,7 +48,9 @@ def new_id() -> str:
 class Readiness(Protocol):
     """What `norn.operations.readiness` knows already."""
 
-    async def findings(self, services: Services, question: Question) -> tuple[Finding, ...]:
+    async def findings(
+        self, services: Services, question: Question, change: tuple[str, bool] | None = None
+    ) -> tuple[Finding, ...]:
         """What is known, or can be found out in time."""
         ...
 

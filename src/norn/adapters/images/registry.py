@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from norn.adapters.http_transport import FastTransport
 from norn.adapters.images.credentials import credentials
 from norn.errors import RegistryUnavailable
 
@@ -27,8 +28,6 @@ _ACCEPT = ", ".join(
     )
 )
 _TIMEOUT_S = 3.0
-_LIMITS = httpx2.Limits(keepalive_expiry=90)
-"""A rollback comes minutes after the last request, and a new TLS connection takes as long as all the rest of it."""
 _FORBIDDEN = (403, 405)
 _PAGE = 1_000
 _PAGES = 50
@@ -157,7 +156,9 @@ class Registry:
 
     async def _send(self, method: str, url: str, headers: dict[str, str], authorization: str | None) -> httpx2.Response:
         if self._client is None:
-            self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True, limits=_LIMITS)
+            # As a mount: what the environment says of proxies comes before it.
+            fast = {"all://": FastTransport()}
+            self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True, mounts=fast)
         more = {"Authorization": authorization} if authorization else {}
         return await self._client.request(method, url, headers=headers | more)
 

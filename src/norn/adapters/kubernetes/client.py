@@ -21,6 +21,7 @@ from lightkube.config.models import User
 from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.types import CascadeType, PatchType
 
+from norn.adapters.http_transport import FastTransport
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object
 from norn.errors import ClusterRefused, RuntimeUnavailable, SettingInvalid
 
@@ -29,7 +30,6 @@ MANAGER = "norn"
 PATIENCE_S = 90.0
 """How long a change is tried again while the API server does not answer: the time that one takes to restart."""
 _REQUEST_S = 5.0
-_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=90)
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0)
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _TEST_FAILED = 422
@@ -108,14 +108,13 @@ class Cluster:
         if self._client is None:
             config = load_config(self._context)
             try:
-                # A rollback is in a hurry: connections are kept for longer than the five seconds that are usual.
                 verify = verify_cluster(config.cluster, config.user or User(), config.abs_file)
                 self._client = AsyncClient(
                     config,
                     namespace=self.namespace,
                     timeout=httpx2.Timeout(_REQUEST_S),
                     field_manager=MANAGER,
-                    transport=httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS),
+                    transport=FastTransport(verify),
                 )
             except (ConfigError, OSError, ValueError) as error:
                 raise SettingInvalid(
@@ -164,7 +163,7 @@ class Cluster:
         if self._pods is None:
             config = load_config(self._context)
             verify = verify_cluster(config.cluster, config.user or User(), config.abs_file)
-            transport = httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS)  # one app never waits for another
+            transport = FastTransport(verify)
             params = ConnectionParams(httpx2.Timeout(_REQUEST_S), trust_env=False, transport=transport)  # type: ignore[arg-type]
             self._pods = PodClient(config, params)
         target = pod if scheme == "http" else f"{scheme}:{pod}"

@@ -97,3 +97,8 @@ def to_surroundings(row: Row) -> Surroundings:
 
 def to_restore(row: Row) -> Restore:
     return Restore(**{field.name: row[field.name] for field in fields(Restore)})
+
+
+def to_change(row: Row) -> tuple[str, bool]:
+    """As `Store.newest_change`."""
+    return f"{row['newest']} ({row['under_way']})", row["under_way"] != ""

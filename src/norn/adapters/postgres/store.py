@@ -21,6 +21,7 @@ from norn.adapters.postgres import notification_queries, queries
 from norn.adapters.postgres.audit import PostgresAudit
 from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.rows import (
+    to_change,
     to_claim,
     to_deployment,
     to_event,
@@ -39,7 +40,7 @@ from norn.domain.operations import Operation
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.servers import ServerSeen, StaleLease
-from norn.domain.store import Beat, Claim, Event, Quarantine, Restore
+from norn.domain.store import Beat, Claim, Event, Quarantine, Restore, Standing
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
@@ -273,9 +274,22 @@ class PostgresStore:
             rows = await self._all(queries.DEPLOYMENTS_OF_APP, app=app, **values)
         return [to_deployment(row) for row in rows]
 
-    async def live_deployment(self, app: str) -> Deployment | None:
-        row = await self._one(queries.LIVE_DEPLOYMENT, app=app)
-        return to_deployment(row) if row else None
+    async def standing(self, app: str) -> Standing:
+        async with self._connections.connection() as connection, connection.pipeline():
+            active = await connection.execute(queries.ACTIVE_OF_APP, {"app": app})
+            live = await connection.execute(queries.LIVE_DEPLOYMENT, {"app": app})
+            now = await connection.execute(queries.NOW)
+            change = await connection.execute(queries.NEWEST_CHANGE)
+            operations, recorded = await active.fetchall(), await live.fetchone()
+            clock, newest = await now.fetchone(), await change.fetchone()
+        assert clock is not None
+        assert newest is not None
+        return Standing(
+            [to_operation(row) for row in operations],
+            to_deployment(recorded) if recorded else None,
+            clock["now"],
+            to_change(newest),
+        )
 
     async def deployment_of_digest(self, app: str, digest: str) -> Deployment | None:
         row = await self._one(queries.DEPLOYMENT_OF_DIGEST, app=app, digest=digest)
@@ -307,7 +321,7 @@ class PostgresStore:
     async def newest_change(self) -> tuple[str, bool]:
         row = await self._one(queries.NEWEST_CHANGE)
         assert row is not None
-        return f"{row['newest']} ({row['under_way']})", row["under_way"] != ""
+        return to_change(row)
 
     async def installation_key(self) -> bytes:
         if self._key is None:  # it never changes, and asking for it is a write
