@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from tests.fixtures.certificates import make_certificate
 
 from norn.bootstrap import listening
@@ -72,10 +72,10 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def serving(given: Settings) -> AsyncIterator[tuple[int, ssl.SSLContext | None]]:
-    """The port of a server that answers every path with 404, and its side of TLS."""
+async def serving(given: Settings, app: FastAPI | None = None) -> AsyncIterator[tuple[int, ssl.SSLContext | None]]:
+    """The port of a server that answers every path with 404 unless it is told another app, and its side of TLS."""
     listener = listen(given)
-    server = http_server(FastAPI(), given)
+    server = http_server(app or FastAPI(), given)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1], server.config.ssl
@@ -167,6 +167,23 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:
     await BodyLimit(app, body_s=0.01)(scope, receive, send)
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "seen"),
+    [("", "127.0.0.1 http"), ("192.0.2.0/24", "127.0.0.1 http"), ("127.0.0.0/8", "203.0.113.9 https")],
+)
+async def test_a_proxys_word_counts_where_it_is_named(proxies: str, seen: str) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def get(request: Request) -> str:
+        return f"{request.client.host if request.client else ''} {request.url.scheme}"
+
+    async with serving(settings(NORN_PROXIES=proxies), app) as (port, _):
+        more = b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
+        said = await answer_to(port, HEAD + more)
+    assert f'"{seen}"'.encode() in said
 
 
 async def certificate_at(port: int, cert: Path) -> int:
