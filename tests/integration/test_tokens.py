@@ -16,6 +16,7 @@ from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import ensure_database, migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.domain.access import Role
+from norn.domain.audit import Who
 from norn.domain.ports.access import NewToken, Token
 from norn.errors import NameTaken
 from norn.operations.access import hash_of
@@ -23,6 +24,7 @@ from norn.operations.services import new_id
 
 pytestmark = pytest.mark.xdist_group("notifications")
 
+ADA = Who("ada")
 _numbers = itertools.count()
 
 
@@ -49,7 +51,7 @@ def tokens(connections: Connections) -> PostgresTokens:
 
 async def add(tokens: PostgresTokens, secret: str, *, name: str = "", lasts_s: float | None = None) -> Token:
     new = NewToken(name or f"token-{next(_numbers)}", Role.OPERATOR, ["shop", "mail"], lasts_s)
-    return await tokens.add(new_id(), hash_of(secret), new, "ada")
+    return await tokens.add(new_id(), hash_of(secret), new, ADA)
 
 
 async def test_what_is_found_is_what_was_made(tokens: PostgresTokens) -> None:
@@ -80,9 +82,9 @@ async def test_a_revoked_one_is_neither_and_its_name_is_free_again(tokens: Postg
     await add(tokens, "first", name="again")
     with pytest.raises(NameTaken):
         await add(tokens, "second", name="again")
-    revoked = await tokens.revoke("again", "ada")
+    revoked = await tokens.revoke("again", ADA)
     assert revoked is not None
-    assert await tokens.revoke("again", "ada") is None
+    assert await tokens.revoke("again", ADA) is None
     assert await tokens.find(hash_of("first")) is None
     assert "again" not in {token.name for token in await tokens.tokens()}
     await add(tokens, "second", name="again")
@@ -96,7 +98,7 @@ async def test_sessions_end_with_their_token_or_by_themselves(tokens: PostgresTo
     assert session is not None
     assert session.token.grant.token_id == made.id
     assert await tokens.session(hash_of("over")) is None
-    await tokens.revoke(made.name, "ada")
+    await tokens.revoke(made.name, ADA)
     assert await tokens.session(hash_of("long")) is None
 
 
@@ -127,7 +129,7 @@ async def test_every_change_is_said_to_all_servers_by_the_tokens_id(
         made = await add(tokens, "heard")
         await tokens.begin_session(hash_of("heard"), made.id, "192.0.2.1", 60)
         await tokens.end_session(hash_of("heard"))
-        await tokens.revoke(made.name, "ada")
+        await tokens.revoke(made.name, ADA)
         while said.count(f"access:{made.id}") < 3:
             said.append(await anext(heard))
 
@@ -154,7 +156,7 @@ async def test_homes_get_names_of_their_own_and_a_revoked_one_stays_revoked(toke
 
     assert [await enter(secret) for secret in ("one", "two", "one")] == [True, True, True]
     assert [await name(secret) for secret in ("one", "two")] == ["admin@host", "admin@host-2"]
-    await tokens.revoke("admin@host", "ada")
+    await tokens.revoke("admin@host", ADA)
     assert await enter("one") is False
     assert await name("one") is None
     assert await enter("three") is True
