@@ -1,6 +1,6 @@
 """What must not be seen: the values of secrets that this server knows, each app's and Norn's own.
 
-Values are learnt as they are set here, before each step that may print them, and every few seconds besides; those that
+Values are learnt as they are set here, before each step that may print them, and every minute besides; those that
 were replaced stay known for as long as the server runs.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RENEW_S = 10.0
+RENEW_S = 60.0
 
 
 class KnownSecrets:
