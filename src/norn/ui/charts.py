@@ -63,12 +63,28 @@ class HealthChart:
 
 def shares(checks: Sequence[HealthCheck], begins: datetime, ends: datetime, count: int) -> list[Share]:
     """`count` stretches of equal length from `begins` to `ends`, each with its checks."""
-    length = (ends - begins) / count
+    return _joined(_sorted_in(checks, begins, ends, count), begins, ends, count)
+
+
+def _sorted_in(checks: Sequence[HealthCheck], begins: datetime, ends: datetime, count: int) -> list[list[HealthCheck]]:
+    first, last = begins.timestamp(), ends.timestamp()
+    length = (last - first) / count
     parts: list[list[HealthCheck]] = [[] for _ in range(count)]
     for check in checks:
-        if begins <= check.at <= ends:
-            parts[min(int((check.at - begins) / length), count - 1)].append(check)
-    return [_share(part, begins + number * length, length) for number, part in enumerate(parts)]
+        at = check.at.timestamp()
+        if first <= at <= last:
+            parts[min(int((at - first) / length), count - 1)].append(check)
+    return parts
+
+
+def _joined(parts: Sequence[list[HealthCheck]], begins: datetime, ends: datetime, count: int) -> list[Share]:
+    """As few shares of as many neighbouring parts each."""
+    each, length = len(parts) // count, (ends - begins) / count
+    return [
+        _share([check for part in parts[number * each : (number + 1) * each] for check in part],
+               begins + number * length, length)
+        for number in range(count)
+    ]  # fmt: skip
 
 
 def _share(checks: Sequence[HealthCheck], begins: datetime, length: timedelta) -> Share:
@@ -97,8 +113,8 @@ def nice_top(value: float) -> float:
 
 def health_chart(checks: Sequence[HealthCheck], begins: datetime, ends: datetime) -> HealthChart:
     """The chart of the checks between two moments; in whatever order they are."""
-    columns = shares(checks, begins, ends, COLUMNS)
-    whole = shares(checks, begins, ends, 1)[0]
+    parts = _sorted_in(checks, begins, ends, COLUMNS)
+    columns, rows, (whole,) = (_joined(parts, begins, ends, count) for count in (COLUMNS, ROWS, 1))
     top = nice_top(max((share.slowest_ms or 0.0 for share in columns), default=0.0))
     failed = [check for check in checks if not check.health.healthy and begins <= check.at <= ends]
     return HealthChart(
@@ -113,7 +129,7 @@ def health_chart(checks: Sequence[HealthCheck], begins: datetime, ends: datetime
         whole.median_ms,
         whole.slowest_ms,
         max(failed, key=lambda check: check.at).health.message if failed else "",
-        tuple(share for share in reversed(shares(checks, begins, ends, ROWS)) if share.checks),
+        tuple(share for share in reversed(rows) if share.checks),
     )
 
 
