@@ -217,6 +217,22 @@ def test_whoever_shares_the_database_is_named_and_has_to_be_agreed_to(shared_nor
     assert books(app) == [1, 2, 3]
 
 
+def test_what_takes_another_app_along_is_confirmed_or_stopped_by_those_alone_who_may_do_so_there(
+    shared_norn: NornServer,
+) -> None:
+    app = library(shared_norn)
+    other = App(shared_norn, f"borrower-of-{app.name}")
+    other.spec(f"services: {{postgres: {{database: {app.name}}}}}\n")
+    operation = asking(shared_norn, restore(app, affects=[other.name])["id"])
+    body = {"name": f"for-{app.name}", "role": "admin", "apps": [app.name]}
+    secret = shared_norn.api("POST", "/api/tokens", body).body["token"]
+    path = f"/api/operations/{operation['id']}"
+    assert shared_norn.api("POST", f"{path}/confirm", token=secret).status == 403
+    assert shared_norn.api("POST", f"{path}/cancel", token=secret).status == 403
+    assert shared_norn.api("POST", f"{path}/cancel").status == 202
+    assert shared_norn.ended(operation["id"])["status"] == "cancelled"
+
+
 def test_a_rollback_does_not_wait_for_a_restore_that_asks(shared_norn: NornServer) -> None:
     app = library(shared_norn)
     app.deploy("two")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import Request
 from tests.fixtures.route_table import OPEN, TABLE, all_routes, methods_of
 
 from norn.domain.access import Grant, Permission, Role, to_steer, token_name_of, token_name_problem
 from norn.domain.operations import Operation, OperationKind, OperationStatus
+from norn.errors import NotAllowed
 from norn.http.cookies import Session, local_path, same_origin
 from norn.http.limits import BURST, WrongTokens
-from norn.http.permissions import May, Of
+from norn.http.permissions import May, MaySteer, Of
 
 ALLOWED = {
     Role.VIEWER: {Permission.VIEW},
@@ -65,8 +68,51 @@ def test_a_refusal_says_what_is_missing(given: Grant, permission: Permission, ap
 def test_who_may_not_begin_an_operation_on_data_may_not_confirm_or_stop_it(
     kind: OperationKind, params: dict[str, object], permission: Permission
 ) -> None:
-    now = datetime.now(UTC)
-    assert to_steer(Operation("id", 1, "shop", kind, OperationStatus.RUNNING, params, "me", "", now)) is permission
+    assert to_steer(operation(kind, **params)) is permission
+
+
+def operation(kind: OperationKind, **params: Any) -> Operation:
+    return Operation("id", 1, "shop", kind, OperationStatus.RUNNING, params, "me", "", datetime.now(UTC))
+
+
+def asking(known: Operation, given: Grant) -> Request:
+    """A request for that operation, by somebody with this grant."""
+
+    class Store:
+        async def operation(self, id_: str) -> Operation | None:
+            return known if id_ == known.id else None
+
+    services = SimpleNamespace(store=Store())
+    app = SimpleNamespace(state=SimpleNamespace(context=SimpleNamespace(services=services)))
+    return Request({"type": "http", "path_params": {"id": "id"}, "app": app, "state": {"grant": given}})
+
+
+@pytest.mark.parametrize(
+    ("known", "given"),
+    [
+        (operation(OperationKind.DEPLOY), grant(Role.OPERATOR, "shop")),
+        (operation(OperationKind.RESTORE), grant(Role.ADMIN, "shop")),
+        (operation(OperationKind.RESTORE, affects=["mail"]), grant(Role.ADMIN, "shop", "mail")),
+        (operation(OperationKind.ROLLBACK, withData=True, affects=["mail"]), grant(Role.ADMIN)),
+    ],
+)
+async def test_who_may_begin_it_may_confirm_and_stop_it(known: Operation, given: Grant) -> None:
+    assert await MaySteer()(asking(known, given)) is given
+
+
+@pytest.mark.parametrize(
+    ("known", "given"),
+    [
+        (operation(OperationKind.DEPLOY), grant(Role.VIEWER)),
+        (operation(OperationKind.DEPLOY), grant(Role.ADMIN, "mail")),
+        (operation(OperationKind.RESTORE), grant(Role.DEPLOYER)),
+        (operation(OperationKind.RESTORE, affects=["mail"]), grant(Role.ADMIN, "shop")),
+        (operation(OperationKind.ROLLBACK, withData=True), grant(Role.OPERATOR, "shop")),
+    ],
+)
+async def test_who_may_not_begin_it_may_neither_confirm_nor_stop_it(known: Operation, given: Grant) -> None:
+    with pytest.raises(NotAllowed):
+        await MaySteer()(asking(known, given))
 
 
 @pytest.mark.parametrize(

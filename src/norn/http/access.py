@@ -69,9 +69,11 @@ class Access:
         self._wrong = wrong
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close"})
+            await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state |= {"address": scope["client"][0] if scope.get("client") else "unknown", "session": None}
@@ -203,6 +205,9 @@ class CrossSite:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         session: Session | None = scope["state"]["session"]
         signs_in = scope["path"] == SIGN_IN
         if scope["method"] in SAFE_METHODS or (session is None and not signs_in):

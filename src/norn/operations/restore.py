@@ -53,6 +53,7 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
         app = await services.source.app(request.app)
         database = await database_of(services, app.name)
         params: dict[str, Any] = {"snapshot": request.name, "into": request.into, "confirm": request.confirm}
+        params["affects"] = list(request.affects)
         if request.name is None:
             last = await last_restore(services, app.name, database)
             params["undo"] = last.id

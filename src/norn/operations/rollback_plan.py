@@ -371,7 +371,7 @@ async def _take(
         stops=bool(plan.stop),
     )
     if plan.data is not None:
-        params |= plan.data.params(confirm=request.confirm)
+        params |= plan.data.params(confirm=request.confirm) | {"affects": list(request.affects)}
     claim = None
     async with accepting(services, app, caller, operation_id) as transaction:
         still = await transaction.active()

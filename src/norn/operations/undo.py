@@ -37,6 +37,7 @@ async def request_undo(services: Services, request: RestoreRequest, caller: Call
             reason=request.reason or f"takes back {together.id}",
             force=True,
             data=back,
+            affects=request.affects,
             confirm=request.confirm,
         )
         reply = await request_rollback(services, wanted, caller)
