@@ -245,6 +245,31 @@ def test_the_proof_in_a_form_is_another_one_each_time(visitor: Visitor) -> None:
     assert len(tokens) == 3
 
 
+# ---- what a token shows ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guest(server: NornServer, shop: App, broken: str) -> Visitor:
+    """Somebody who may look at one app, and do nothing."""
+    made = server.norn("token", "create", "guest", "--role", "viewer", "--app", "shop").json()
+    return Visitor(server, made["token"])
+
+
+def test_whose_token_is_for_one_app_sees_that_one_alone(guest: Visitor) -> None:
+    for path in ("/", "/parts/apps"):
+        assert [element.text for element in guest.get(path).all("h2")] == ["shop"]
+    for path in ("/apps/broken", "/apps/broken/parts/head"):
+        page = guest.get(path)
+        assert (page.status, "is not for broken" in page.text) == (403, True)
+
+
+def test_who_may_only_look_gets_no_form_but_to_sign_out_and_reads_why(server: NornServer, guest: Visitor) -> None:
+    for path in ("/apps/shop", f"/operations/{server.history('shop')[0]['id']}"):
+        page = guest.get(path)
+        assert [form.attributes["action"] for form in page.all("form")] == ["/sign-out"]
+    assert "has the role viewer; this wants operator" in guest.get("/apps/shop").text
+
+
 # ---- what one can do there without a script ----------------------------------------------------------------------
 
 
