@@ -74,6 +74,8 @@ _VERIFY_S = 60.0
 _RETENTION_S = 86_400.0
 _SETTLED_S = 600.0
 _HEALTH_TIMEOUT_S = 2.0
+_LAST_WORD_S = 1.0
+"""Nobody waits longer at the end for which tokens were used to be written down."""
 _LONG_WAY = ("rollback.prepare", "rollback.switch.before")
 """Points that a rollback passes only where it waits to be claimed."""
 KILL_AT = "NORN_TEST_KILL_AT"
@@ -198,8 +200,9 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(DatabaseUnavailable):
-            await self.gate.write_use(all_of_it=True)
+        with contextlib.suppress(DatabaseUnavailable, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                await self.gate.write_use(all_of_it=True)
         if self._installation.cluster is not None:
             await self._installation.cluster.stop()
         await self._connections.close()
