@@ -150,21 +150,6 @@ def test_the_restore_is_taken_back(window: Visit, page: Page, shop: GitApp) -> N
     assert page.get_by_role("button", name="Take it back").count() == 0
 
 
-def test_code_and_data_go_back_together(window: Visit, page: Page, shop: GitApp) -> None:
-    declare(shop, "ALTER TABLE books DROP COLUMN title")
-    shop.deploy("four")
-    window.go("/apps/shop/rollback")
-    expect(page.locator("#plan")).to_contain_text("column_dropped")
-    page.get_by_label("Its data as well").check()
-    expect(page.get_by_role("region", name="This changes")).to_contain_text("Downtime")
-    page.get_by_role("button", name="Roll back to").click()
-    page.get_by_role("button", name="Yes, go on").click()
-    done(window)
-    assert shop.get() == "one"
-    with shop.database() as connection:
-        assert connection.execute("SELECT title FROM books WHERE id = 4").fetchall() == [("new",)]
-
-
 def test_all_of_it_is_in_the_audit(window: Visit, page: Page) -> None:
     window.go("/audit?app=shop")
     table = page.get_by_role("table", name="Entries")
