@@ -18,6 +18,7 @@ from norn.adapters.accounts import can_reach, for_apps
 pytestmark = [
     needs_browser,
     pytest.mark.xdist_group("pages in a browser"),
+    pytest.mark.timeout(900),  # all pages are looked at for the first of the tests, on a machine that is busy
     pytest.mark.skipif(not can_reach(Path(App.psql), for_apps()), reason="psql is where apps cannot reach it"),
 ]
 HOSTILE = """<script>window.owned = 1</script><img src=x onerror="window.owned = 1">'"`{{7*7}}"""
