@@ -5,6 +5,7 @@ httpx2's own way costs 2 ms of the processor for a request with TLS, this one a 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from yarl import URL
 
 _KEPT_S = 90.0
 """A rollback comes minutes after the last request, and a new TLS connection takes as long as all the rest of it."""
+_TURNS = 3
 _NO_LIMIT = 0
 """One app never waits for another."""
 
@@ -56,6 +58,8 @@ class FastTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
+            for _ in range(_TURNS):  # connections are closed by the event loop: TLS, then the socket
+                await asyncio.sleep(0)
 
 
 def _timeout(request: httpx2.Request) -> aiohttp.ClientTimeout:
@@ -75,7 +79,10 @@ class _Body(httpx2.AsyncByteStream):
                 yield chunk
 
     async def aclose(self) -> None:
-        self._answer.release()  # back to the others where it was read to its end, else closed
+        connection = self._answer.connection
+        if connection is not None and connection.transport is not None and not self._answer.content.at_eof():
+            connection.transport.abort()  # a polite end of TLS would wait for what is still to come
+        self._answer.release()
 
 
 @contextmanager
