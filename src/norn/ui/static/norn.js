@@ -47,7 +47,7 @@
   const TYPES = ["operation", "deployment", "step", "output", "live", "quarantine", "snapshot", "restore", "artifact", "gap"];
   const SOON = document.body.dataset.events ? 250 : 1000; // ms: what changes together is fetched together
   const PATIENCE = 1500; // ms: a connection that is back by then was never lost, to a reader
-  let source, soon, lost, retry, wasLost = false, attempt = 0;
+  let source, soon, lost, retry, attempt = 0;
 
   function changed() {
     soon ??= setTimeout(() => {
@@ -71,8 +71,7 @@
     source.onopen = () => {
       attempt = 0;
       connected(true);
-      if (wasLost) changed(); // what was missed in between
-      wasLost = true;
+      changed(); // what has happened since the page was drawn, or the connection was lost
     };
     source.onerror = () => {
       if (lost === undefined && banner.hidden) connected(false);
