@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 from norn.errors import NornError
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
+
+
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def harmless(text: str) -> str:
+    """Control characters as `\\u001b`: what somebody else has written neither moves the cursor nor colours anything.
+
+    New lines and tabs stay.
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class Printer:
@@ -31,13 +43,13 @@ class Printer:
     def result(self, document: Any, text: Callable[[], str]) -> None:
         """Print a result: the document itself, or the text made of it."""
         if self.format == "json":
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print(harmless(json.dumps(document, indent=2, ensure_ascii=False)))
         elif self.format == "yaml":
             import yaml
 
             print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), end="")
         else:
-            print(text())
+            print(harmless(text()))
 
     def progress(self, line: str, colour: str = "") -> None:
         if self.quiet:
@@ -56,27 +68,31 @@ class Printer:
     def explain(self, error: NornError) -> None:
         """What happened and what to do, on standard error."""
         paint = "\x1b[31m{}\x1b[0m" if self._progress_colour else "{}"
-        print(paint.format("error: ") + error.message, file=sys.stderr)
+        print(paint.format("error: ") + harmless(error.message), file=sys.stderr)
         for skipped in error.facts.get("skipped") or ():
-            print(f"  passed over {skipped['imageTag']} ({skipped['deploymentId']}): {skipped['why']}", file=sys.stderr)
+            self._say(f"  passed over {skipped['imageTag']} ({skipped['deploymentId']}): {skipped['why']}")
         for candidate in error.facts.get("candidates") or ():
-            print(f"  there is {candidate}", file=sys.stderr)
+            self._say(f"  there is {candidate}")
         if verdict := error.facts.get("verdict"):
             from norn.cli.verdicts import findings, ways
 
             for line in (*findings(verdict), *ways(verdict)):
-                print(line, file=sys.stderr)
+                self._say(line)
         for wrong in (error.facts.get("problems") or ())[:20]:
-            print(f"  {wrong.get('message', wrong)}", file=sys.stderr)
+            self._say(f"  {wrong.get('message', wrong)}")
         if output := error.facts.get("output"):
-            print("\n".join(f"  | {line}" for line in str(output).splitlines()[-30:]), file=sys.stderr)
+            self._say("\n".join(f"  | {line}" for line in str(output).splitlines()[-30:]))
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            self._say(f"hint: {error.hint}")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(harmless(text), file=sys.stderr)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns as wide as their widest cell; the last one as long as it is."""
-    cells = [[str(cell) if cell is not None else "-" for cell in row] for row in rows]
+    """Columns as wide as their widest cell; the last one as long as it is. Nothing in a cell begins a row."""
+    cells = [[harmless(str(cell)).replace("\n", "\\n") if cell is not None else "-" for cell in row] for row in rows]
     everything = [list(header), *cells]
     widths = [max(len(row[column]) for row in everything) for column in range(len(header) - 1)]
     return "\n".join(

@@ -16,6 +16,7 @@ from norn.http.requests import CallerOf, ServicesOf, grant_of
 from norn.operations import overview, quarantine, restart
 from norn.operations.services import Services
 from norn.ui.charts import health_chart
+from norn.ui.operation_pages import steps_document
 from norn.ui.rendering import render
 from norn.ui.requests import Before, see_other
 
@@ -95,16 +96,19 @@ async def get_health(request: Request, app: AppName, services: ServicesOf, hours
 
 
 async def _head(services: Services, app: Document, within_s: float) -> Document:
-    live = app["live"]
+    live, operation = app["live"], app["operation"]
     known = live["deploymentId"] if live else None
 
     async def nothing() -> None:
         return None
 
-    deployment, rollback = await asyncio.gather(
-        services.store.deployment(known) if known else nothing(), _readiness(services, app, within_s)
+    deployment, rollback, running = await asyncio.gather(
+        services.store.deployment(known) if known else nothing(),
+        _readiness(services, app, within_s),
+        steps_document(services, operation["id"]) if operation else nothing(),
     )
-    return {"app": app, "deployment": deployment.to_json() if deployment else None, "rollback": rollback}
+    shown = deployment.to_json() if deployment else None
+    return {"app": app, "deployment": shown, "rollback": rollback, "running": running}
 
 
 async def _history(services: Services, app: str, before: int | None) -> Document:

@@ -73,17 +73,26 @@ async def post_confirm(id: Id, services: ServicesOf, caller: CallerOf) -> Respon
     return see_other(f"/operations/{id}")
 
 
+async def steps_document(services: Services, id_: str) -> Document:
+    """The operation with its steps as they are shown, and the number of the last event that is in it."""
+    operation, seq = await _as_of(services.store, await overview.operation_of(services, id_))
+    return {"operation": _shown(operation), "seq": seq}
+
+
 async def _values(services: Services, id_: str) -> Document:
-    operation = await overview.operation_of(services, id_)
-    operation, seq = await _as_of(services.store, operation)
+    operation, seq = await _as_of(services.store, await overview.operation_of(services, id_))
     deployment = await services.store.deployment(id_) if operation.kind in _RECORDED else None
     return {
-        "operation": operation.to_json() | {"steps": [_step(step) for step in operation.steps]},
+        "operation": _shown(operation),
         "ended": operation.status.ended,
         "deployment": deployment.to_json() if deployment else None,
         "seq": seq,
         "steering": to_steer(operation),
     }
+
+
+def _shown(operation: Operation) -> Document:
+    return operation.to_json() | {"steps": [_step(step) for step in operation.steps]}
 
 
 async def _as_of(store: Store, operation: Operation) -> tuple[Operation, int]:

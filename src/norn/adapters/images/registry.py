@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx2
 
@@ -156,8 +157,8 @@ class Registry:
 
     async def _send(self, method: str, url: str, headers: dict[str, str], authorization: str | None) -> httpx2.Response:
         if self._client is None:
-            # As a mount: what the environment says of proxies comes before it.
-            fast = {"all://": FastTransport()}
+            # As a mount: what the environment says of proxies comes before it, but for one that is for all.
+            fast = {} if "all" in getproxies() else {"all://": FastTransport()}
             self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True, mounts=fast)
         more = {"Authorization": authorization} if authorization else {}
         return await self._client.request(method, url, headers=headers | more)

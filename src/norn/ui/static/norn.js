@@ -125,6 +125,15 @@
     if (title && title !== document.title) document.title = title;
   }
 
+  // A browser opens six connections to a server, for all of its tabs: those that nobody looks at leave theirs to others.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) return listen();
+    source?.close();
+    clearTimeout(retry);
+    clearTimeout(lost);
+    lost = undefined;
+  });
+
   // ---- forms: pressed once is enough ----
   document.addEventListener("submit", (event) => {
     const buttons = event.target.querySelectorAll("button");
@@ -134,5 +143,5 @@
 
   showTimes();
   setInterval(showTimes, 10000);
-  listen();
+  if (!document.hidden) listen();
 })();
