@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -58,3 +60,23 @@ def test_the_rule_of_who_waits(asked: OperationKind, explicit: bool, at_work: Op
 def test_a_second_person_joins_the_rollback_that_waits_for_a_deploy_to_stop() -> None:
     waiting, stopping = running(ROLLBACK, seq=2), running(DEPLOY, seq=1)
     assert admit(ROLLBACK, [waiting, stopping]) == Answer(waiting)
+
+
+# ---- what waits for an answer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("since", "asks"),
+    [
+        ({}, True),
+        ({"confirmed": {"by": "ada"}}, False),
+        ({"cancel": {"by": "ada"}}, False),
+        ({"status": OperationStatus.SUCCEEDED}, False),
+        ({"status": OperationStatus.FAILED}, False),
+        ({"status": OperationStatus.CANCELLED}, False),
+    ],
+    ids=lambda value: ",".join(value) or "nothing" if isinstance(value, dict) else "",
+)
+def test_an_operation_asks_only_while_an_answer_would_change_something(since: dict[str, Any], asks: bool) -> None:
+    asking = replace(running(OperationKind.RESTORE), asks={"about": "loss"}, **since)
+    assert (asking.to_json()["asks"] is not None) == asks

@@ -88,6 +88,12 @@ class Operation:
     claims: int = 0
     steps: Sequence[StepRecord] = field(default_factory=tuple)
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody's yes would still make it go on."""
+        asked = self.asks is not None and self.confirmed is None
+        return asked and self.cancel is None and not self.status.ended
+
     def to_json(self) -> dict[str, Any]:
         return {
             "id": self.id,
@@ -102,7 +108,7 @@ class Operation:
             "accepted": self.accepted,
             "committed": self.committed,
             "cancel": dict(self.cancel) if self.cancel is not None else None,
-            "asks": dict(self.asks) if self.asks is not None and self.confirmed is None else None,
+            "asks": dict(self.asks) if self.asks is not None and self.waits else None,
             "result": dict(self.result) if self.result is not None else None,
             "error": dict(self.error) if self.error is not None else None,
             "steps": [step.to_json() for step in self.steps],
