@@ -75,6 +75,13 @@ def test_credentials_in_urls_go_whatever_they_are(text: str, scrubbed: str) -> N
         assert streamed(NOTHING.stream(), [text[:at], text[at:]]) == scrubbed
 
 
+def test_long_credentials_in_a_url_go_from_a_stream_whatever_the_pieces() -> None:
+    token = "t" * 5_000
+    assert streamed(NOTHING.stream(), [f"https://{token[:4_000]}", f"{token[4_000:]}@example.com"]) == (
+        f"https://{MARK}@example.com"
+    )
+
+
 def test_a_piece_of_a_longer_text_may_begin_and_end_within_a_value() -> None:
     assert Scrubber(["correct-horse"]).json({"output": "rect-horse\nit broke: correct-h"}) == {
         "output": f"{MARK}\nit broke: {MARK}"

@@ -21,7 +21,7 @@ MARK = "•••"
 LEAST_CHARS = 4
 _LINE_CHARS = 16
 _ANCHOR = 8
-_URL_CHARS = 512
+_URL_CHARS = 8_192
 """How much of a URL that is not over yet is held back in a stream."""
 
 _CREDENTIALS = re.compile(r"""(?<=://)(?:[^\s/:@"'<>]*:(?P<password>[^\s/"'<>]*)|(?P<token>[^\s/:@"'<>]{20,}))(?=@)""")
