@@ -67,7 +67,7 @@ def ids(server: NornServer) -> list[str]:
     app.deploy("one", extra="print(os.environ, flush=True)", files={"prints.py": PRINTS})
     spec(1)
     app.commit("two")
-    failed = server.norn("deploy", "shop", "--reason", f"the key is {KEY}")
+    failed = server.norn("deploy", "shop", "--reason", f"the key is {KEY}, the token {server.token}")
     assert failed.exit_status == 1
     return [deployment["id"] for deployment in server.history("shop")]
 

@@ -105,6 +105,7 @@ class Server:
         self._store = PostgresStore(self._connections, parts.place())
         if self._settings.database_url is not None:  # other servers may be on it
             parts.passwords.key = self._store.installation_key
+        token = home_token(self._settings.token_file)  # made before Norn's own secrets are read
         snapshots = DumpSnapshots(self._settings.snapshots_dir)
         self.services = Services(
             store=self._store,
@@ -127,7 +128,7 @@ class Server:
         )
         logs.hide(self.services.known)
         self.gate = Gate(PostgresTokens(self._connections))
-        await enter_home(self.gate, home_token(self._settings.token_file), platform.node())
+        await enter_home(self.gate, token, platform.node())
         await self.gate.renew()
         self.metrics.read_standing = PostgresStanding(self._connections).read
         self.notifications = Notifications(
@@ -157,7 +158,7 @@ class Server:
             asyncio.create_task(self._repeat("postgres", _RECONCILE_S, parts.keep_postgres)),
             asyncio.create_task(self._repeat("health", EVERY_S, lambda: check_all(self.services), EVERY_S)),
             asyncio.create_task(self._repeat("halted", _HALTED_S, lambda: bring_back_forgotten(self.services))),
-            asyncio.create_task(self._repeat("secrets", RENEW_S, lambda: renew_all(self.services))),
+            asyncio.create_task(self._repeat("secrets", RENEW_S, self._learn_secrets)),
             asyncio.create_task(self._repeat("tidy", _TIDY_S, self._store.tidy)),
             asyncio.create_task(self._repeat("leftovers", _TIDY_S, lambda: remove_leftovers(self.services))),
             asyncio.create_task(
@@ -179,6 +180,11 @@ class Server:
         self._tasks.append(asyncio.create_task(self._listen()))
         self._tasks.append(asyncio.create_task(self._store.hold(self.engine.server_id)))
         log.info("started", version=__version__, home=str(self._settings.home), schema=revision)
+
+    async def _learn_secrets(self) -> None:
+        """Norn's own as well: the password of the apps' PostgreSQL is made when the first app wants a database."""
+        self.services.known.learn_own(await asyncio.to_thread(self._installation.own_secrets))
+        await renew_all(self.services)
 
     def _ended(self, operation: Operation, status: OperationStatus, seconds: float) -> None:
         self.metrics.operation(operation, status, seconds)

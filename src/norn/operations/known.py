@@ -39,6 +39,14 @@ class KnownSecrets:
             self._apps[app] = Scrubber(added)
             self._all = None
 
+    def learn_own(self, values: Iterable[str]) -> None:
+        """These are Norn's own, too."""
+        added = self._own.values | frozenset(values)
+        if added != self._own.values:
+            self._own = Scrubber(added)
+            self._apps = {app: Scrubber(known.values | added) for app, known in self._apps.items()}
+            self._all = None
+
     def of(self, app: str | None) -> Scrubber:
         """What must not be seen of an app, and of Norn itself."""
         return self._apps.get(app or "", self._own)
