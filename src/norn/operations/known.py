@@ -6,7 +6,6 @@ were replaced stay known for as long as the server runs.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import structlog
 
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.scrubbing import Scrubber
-from norn.errors import NornError, NotAllowed
+from norn.errors import InfraspecInvalid, NornError, NotAllowed, NotFound
 
 if TYPE_CHECKING:
     from norn.operations.services import Services
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RENEW_S = 60.0
+_UNREADABLE_HINT = (
+    "Those set before this server started, or on another one, are not scrubbed from what it prints: see the optional "
+    "role norn-read-secrets in deploy/kubernetes/rbac.yaml."
+)
 
 
 class KnownSecrets:
@@ -29,10 +32,14 @@ class KnownSecrets:
         """`own`: Norn's, which no app's output may show either."""
         self._own = Scrubber(own)
         self._apps: dict[str, Scrubber] = {}
+        self._whole: set[str] = set()
+        self._unreadable: set[str] = set()
         self._all: Scrubber | None = self._own
 
-    def learn(self, app: str, values: Iterable[str]) -> None:
-        """These are an app's, too."""
+    def learn(self, app: str, values: Iterable[str], *, whole: bool = False) -> None:
+        """These are an app's, too. `whole`: there are no others."""
+        if whole:
+            self._whole.add(app)
         known = self.of(app)
         added = known.values | frozenset(values)
         if added != known.values or app not in self._apps:
@@ -52,7 +59,14 @@ class KnownSecrets:
         return self._apps.get(app or "", self._own)
 
     def knows(self, app: str) -> bool:
-        return app in self._apps
+        """Whether all of an app's have been read."""
+        return app in self._whole
+
+    def unreadable(self, app: str) -> bool:
+        """An app's are not to be read; whether that is new."""
+        new = app not in self._unreadable
+        self._unreadable.add(app)
+        return new
 
     @property
     def everything(self) -> Scrubber:
@@ -65,17 +79,33 @@ class KnownSecrets:
 async def renew(services: Services, app: str) -> None:
     """Learn an app's values as they are now, as far as they can be read. Never fails."""
     values: list[str] = []
+    whole = True
+    for read in (_password, _database_url, _secrets):
+        try:
+            values += await read(services, app)
+        except NotAllowed:  # in a cluster: what is set through this server is known all the same
+            if services.known.unreadable(app):
+                log.warning("secrets_not_readable", app=app, hint=_UNREADABLE_HINT)
+        except (NornError, OSError, ValueError) as error:  # what the others say is known all the same
+            log.warning("secrets_not_read", app=app, error=str(error))
+            whole = False
+    services.known.learn(app, values, whole=whole)
+
+
+async def _password(services: Services, app: str) -> list[str]:
+    return [await services.databases.password(app)]
+
+
+async def _database_url(services: Services, app: str) -> list[str]:
     try:
-        values.append(await services.databases.password(app))
-        with contextlib.suppress(NornError):  # without an infraspec there is no URL in it
-            spec = await services.source.infraspec(await services.source.app(app))
-            values += [spec.postgres.url] if spec.postgres is not None and spec.postgres.url is not None else []
-        values += (await services.secrets.values(app)).values()
-    except NotAllowed:  # in a cluster: what is set through this server is known all the same
-        log.debug("secrets_not_readable", app=app)
-    except (NornError, OSError, ValueError) as error:
-        log.warning("secrets_not_read", app=app, error=str(error))
-    services.known.learn(app, values)
+        spec = await services.source.infraspec(await services.source.app(app))
+    except (NotFound, InfraspecInvalid):  # without an infraspec there is no URL in it
+        return []
+    return [spec.postgres.url] if spec.postgres is not None and spec.postgres.url is not None else []
+
+
+async def _secrets(services: Services, app: str) -> list[str]:
+    return list((await services.secrets.values(app)).values())
 
 
 async def renew_all(services: Services) -> None:

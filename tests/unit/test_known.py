@@ -1,0 +1,89 @@
+"""What a server knows of secrets: Norn's own as they are made, an app's as far as each place says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from norn.bootstrap.server import Server
+from norn.domain.scrubbing import MARK
+from norn.errors import DatabaseUnavailable, NotAllowed, NotFound
+from norn.operations.known import KnownSecrets, renew
+
+PASSWORD, URL, SECRET = "of-the-database", "postgresql://ada@db/shop-of-ada", "of-the-mail-server"
+
+
+class Places:
+    """Where values are: each says what it is told to, or fails with it."""
+
+    def __init__(self, **says: Any) -> None:
+        self.says: dict[str, Any] = {"password": PASSWORD, "infraspec": URL, "values": {"KEY": SECRET}} | says
+        self.databases = self.source = self.secrets = self
+        self.known = KnownSecrets(["norns-own"])
+
+    def _say(self, name: str) -> Any:
+        if isinstance(self.says[name], Exception):
+            raise self.says[name]
+        return self.says[name]
+
+    async def password(self, _app: str) -> Any:
+        return self._say("password")
+
+    async def app(self, app: str) -> str:
+        return app
+
+    async def apps(self) -> list[Any]:
+        return []
+
+    async def infraspec(self, _app: str) -> Any:
+        return SimpleNamespace(postgres=SimpleNamespace(url=self._say("infraspec")))
+
+    async def values(self, _app: str) -> Any:
+        return self._say("values")
+
+
+async def test_norns_own_that_are_made_later_are_learnt_for_apps_that_are_known_already() -> None:
+    places = Places()
+    places.known.learn("shop", ["of-the-shop"])
+    server = Server(cast("Any", SimpleNamespace(settings=None, own_secrets=lambda: ["made-later"])))
+    server.services = cast("Any", places)
+    await server._learn_secrets()
+    assert places.known.of("shop").text("norns-own of-the-shop made-later") == f"{MARK} {MARK} {MARK}"
+    assert places.known.everything.text("made-later") == MARK
+
+
+@pytest.mark.parametrize(
+    ("place", "left"),
+    [("password", [PASSWORD]), ("infraspec", [URL]), ("values", [SECRET])],
+    ids=lambda each: str(each),
+)
+async def test_a_place_that_fails_hides_no_other_and_the_app_is_asked_about_again(place: str, left: list[str]) -> None:
+    places = Places(**{place: DatabaseUnavailable("It is away.")})
+    await renew(cast("Any", places), "shop")
+    assert {PASSWORD, URL, SECRET} - places.known.of("shop").values == set(left)
+    assert not places.known.knows("shop")
+
+
+@pytest.mark.parametrize("says", [{}, {"values": NotAllowed("No.")}, {"infraspec": NotFound("No infraspec.")}])
+async def test_an_app_is_known_when_every_place_has_answered(says: dict[str, Any]) -> None:
+    places = Places(**says)
+    await renew(cast("Any", places), "shop")
+    assert places.known.knows("shop")
+
+
+def test_a_value_that_is_set_is_not_all_of_an_apps() -> None:
+    known = KnownSecrets()
+    known.learn("shop", [SECRET])
+    assert not known.knows("shop")
+
+
+async def test_it_is_said_once_of_each_app_that_its_secrets_may_not_be_read() -> None:
+    places = Places(values=NotAllowed("No."))
+    with structlog.testing.capture_logs() as logs:
+        for app in ("shop", "mail", "shop"):
+            await renew(cast("Any", places), app)
+    said = [(entry["app"], "norn-read-secrets" in entry["hint"]) for entry in logs if entry["log_level"] == "warning"]
+    assert said == [("shop", True), ("mail", True)]
