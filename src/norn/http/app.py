@@ -96,6 +96,7 @@ def create_app(context: Context, metrics: Metrics, health: HealthCheck) -> FastA
     app.include_router(sessions.router)
     app.include_router(_outside)
     pages.install(app)
+    app.add_middleware(problems.Defects)  # the first is the innermost
     app.add_middleware(CrossSite)
     app.add_middleware(BodyLimit)
     app.add_middleware(Access, wrong=app.state.wrong_tokens)

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from norn.domain.scrubbing import NOTHING, Scrubber
 from norn.errors import Invalid, Malformed, NornError, NotAllowed, NotAuthenticated
@@ -89,3 +90,33 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_defect)
+
+
+class Defects:
+    """Answers where a route has a defect, while what counts, logs and secures answers still sees it.
+
+    Stands innermost: Starlette's own handler, the last resort, answers outside of all of those.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if started:  # nothing can be said any more
+                raise
+            answer = scope["app"].exception_handlers[Exception](Request(scope), error)
+            response = await answer if inspect.isawaitable(answer) else answer
+            await response(scope, receive, send)
