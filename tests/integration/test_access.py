@@ -11,6 +11,7 @@ import pytest
 from tests.fixtures.apps import App
 from tests.fixtures.browsers import Browser
 from tests.fixtures.norn import NornServer, until
+from tests.fixtures.own_database import database
 from tests.fixtures.route_table import TABLE, Row
 
 from norn.domain.access import Role
@@ -359,3 +360,27 @@ def test_the_audit_knows_who_signed_in_and_who_made_a_token(server: NornServer, 
     entries = server.api("GET", "/api/audit?limit=200").body["entries"]
     assert {"token.create", "sign-in", "sign-in.failed", "sign-out"} <= {entry["action"] for entry in entries}
     assert server.token not in json.dumps(entries)
+
+
+# ---- what a rollback stops ---------------------------------------------------------------------------------------
+
+
+def test_an_operator_stops_no_restore_with_a_rollback(server: NornServer) -> None:
+    app = App(server, "restored")
+    app.deploy("one")
+    live = app.deploy("two")
+    secret = make(server, "on-call", "operator")["token"]
+    with database(server) as connection:
+        connection.execute(
+            "INSERT INTO operations (id, app, kind, status, params, requested_by, lease_until)"
+            " VALUES ('underway', 'restored', 'restore', 'running', '{}', 'ada', clock_timestamp() + interval '1 hour')"
+        )
+        try:
+            reply = server.api("POST", "/api/apps/restored/rollback", {}, token=secret)
+            assert (reply.status, reply.body.get("operation")) == (403, "underway"), reply.body
+            assert server.operation("underway")["cancel"] is None
+            assert server.status("restored")["live"]["imageTag"] == live
+            dry = server.api("POST", "/api/apps/restored/rollback", {"dryRun": True}, token=secret)
+            assert (dry.status, dry.body["stops"]) == (200, ["underway"])
+        finally:
+            connection.execute("DELETE FROM operations WHERE id = 'underway'")

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from tests.fixtures.apps import App
 from tests.fixtures.norn import NornServer, until
+from tests.fixtures.own_database import database
 
 from norn.operations.bake import BY
 
@@ -20,13 +21,6 @@ def audit(server: NornServer, app: str, **wanted: str) -> list[dict[str, Any]]:
     """The entries of an app that are so, the oldest first."""
     entries = server.api("GET", f"/api/audit?app={app}&limit=200").body["entries"]
     return [entry for entry in reversed(entries) if wanted.items() <= entry.items()]
-
-
-def database(server: NornServer) -> psycopg.Connection[Any]:
-    """Norn's own, as the administrator."""
-    directory = server.home / "postgres" / "norn"
-    port, password = ((directory / name).read_text() for name in ("port", "password"))
-    return psycopg.connect(host="127.0.0.1", port=port, user="norn", password=password, dbname="norn", autocommit=True)
 
 
 @pytest.fixture(scope="module")

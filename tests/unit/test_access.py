@@ -16,6 +16,8 @@ from norn.errors import NotAllowed
 from norn.http.cookies import Session, local_path, same_origin
 from norn.http.limits import BURST, WrongTokens
 from norn.http.permissions import May, MaySteer, Of
+from norn.operations.rollback_request import refuse_stopping
+from norn.operations.services import Caller
 
 ALLOWED = {
     Role.VIEWER: {Permission.VIEW},
@@ -98,6 +100,7 @@ def asking(known: Operation, given: Grant) -> Request:
 )
 async def test_who_may_begin_it_may_confirm_and_stop_it(known: Operation, given: Grant) -> None:
     assert await MaySteer()(asking(known, given)) is given
+    refuse_stopping(Caller("me", grant=given), [known])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,12 @@ async def test_who_may_begin_it_may_confirm_and_stop_it(known: Operation, given:
 async def test_who_may_not_begin_it_may_neither_confirm_nor_stop_it(known: Operation, given: Grant) -> None:
     with pytest.raises(NotAllowed):
         await MaySteer()(asking(known, given))
+    with pytest.raises(NotAllowed):
+        refuse_stopping(Caller("me", grant=given), [operation(OperationKind.DEPLOY), known])
+
+
+def test_norn_itself_stops_whatever_is_in_its_way() -> None:
+    refuse_stopping(Caller("norn"), [operation(OperationKind.RESTORE, affects=["mail"])])
 
 
 @pytest.mark.parametrize(

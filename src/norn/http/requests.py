@@ -75,11 +75,11 @@ async def caller_of(
     """Who asks; with an Idempotency-Key, what makes the request the same: method, path and body."""
     who = who_of(request)
     if idempotency_key is None:
-        return Caller(who.actor, token=who.token, address=who.address)
+        return Caller(who.actor, token=who.token, address=who.address, grant=grant_of(request))
     if not _KEY.match(idempotency_key):
         raise Malformed("Idempotency-Key is not one.", hint="1 to 255 printable ASCII characters without blanks.")
     digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + await request.body()).hexdigest()
-    return Caller(who.actor, idempotency_key, digest, who.token, who.address)
+    return Caller(who.actor, idempotency_key, digest, who.token, who.address, grant_of(request))
 
 
 def wait_of(

@@ -26,6 +26,7 @@ from norn.operations import (
     rollback_plan,
 )
 from norn.operations.events import wait_for
+from norn.operations.rollback_request import RollbackRequest
 
 SecretName = Annotated[str, Path(max_length=256, description="As in `secrets` of the infraspec", examples=["SMTP_KEY"])]
 
@@ -162,7 +163,7 @@ async def post_rollback(
         require(grant, Permission.OPERATE, app)
     if body.restore_snapshot:
         require(grant, Permission.VIEW if body.dry_run else Permission.ADMINISTER, app, *body.affects)
-    request = rollback_plan.RollbackRequest(
+    request = RollbackRequest(
         app=app,
         version=body.image_tag,
         from_deployment_id=body.from_,

@@ -20,7 +20,8 @@ from norn.operations.health import health_of
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.readiness import findings_of
 from norn.operations.rollback_order import prepared, prepared_text
-from norn.operations.rollback_plan import nothing_to_roll_back_to, refused
+from norn.operations.rollback_plan import nothing_to_roll_back_to
+from norn.operations.rollback_request import refused
 from norn.operations.services import Services
 from norn.operations.versions import find_target, image_of, live_version
 

@@ -15,9 +15,17 @@ from norn.domain.operations import Accept, Answer, Operation, OperationKind, adm
 from norn.domain.store import Begun, Standing
 from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
-from norn.errors import Busy, NothingToRollBackTo, Stale, Unsafe
+from norn.errors import Busy, NothingToRollBackTo
 from norn.operations.readiness import findings_of
 from norn.operations.rollback_order import RollbackOrder, params_of, prepared, prepared_text
+from norn.operations.rollback_request import (
+    RollbackRequest,
+    refuse_other_target,
+    refuse_stale,
+    refuse_stopping,
+    refused,
+    stale,
+)
 from norn.operations.rollouts import refuse_halted, remembered
 from norn.operations.services import Caller, Services, accepting, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
@@ -25,45 +33,6 @@ from norn.operations.way_back import WayBack, back_without_data, find_way_back
 
 _LOOKS = 5
 """How often a request looks again when what is live changes under its eyes."""
-
-
-@dataclass(frozen=True, slots=True)
-class RollbackRequest:
-    app: str
-    version: str | None = None
-    """An image tag, a unique prefix of a commit, a deployment id; None: the newest known-good one before."""
-    from_deployment_id: str | None = None
-    """What the caller saw live; anything else by now is Stale."""
-    target_id: str | None = None
-    """The target as the caller saw it; anything else by now is Stale."""
-    further: bool = False
-    template: bool = False
-    reason: str = ""
-    force: bool = False
-    resume: bool = False
-    """Let rollouts that somebody has paused go on."""
-    dry_run: bool = False
-    restore_snapshot: bool = False
-    """Bring the data back as well, as the version left it."""
-    data: WayBack | None = None
-    """Data that is known already: what an undo takes back."""
-    affects: tuple[str, ...] = ()
-    """With data: the other apps that use the database, as the caller knows them."""
-    confirm: bool = False
-    """With data: yes to what would be lost, beforehand."""
-
-    @property
-    def explicit(self) -> bool:
-        return self.version is not None or self.further
-
-    @property
-    def with_data(self) -> bool:
-        return self.restore_snapshot or self.data is not None
-
-    def joins(self, active: Sequence[Operation]) -> bool:
-        """Whether a rollback under way is what is asked for, too."""
-        same = any(operation.params.get("withData") for operation in active)
-        return not self.explicit and (same or not self.with_data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +117,7 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
     """Accept a rollback; it begins at once, whatever deploy is in its way.
 
     Raises UnknownApp, UnknownVersion, AmbiguousVersion, ImageMissing, NothingToRollBackTo, Stale, Unsafe, Paused,
-    Busy, RuntimeUnavailable; with data as `find_way_back`.
+    NotAllowed, Busy, RuntimeUnavailable; with data as `find_way_back`.
     """
     app = await services.source.app(request.app)
     request = replace(request, reason=services.known.of(app.name).text(request.reason))
@@ -185,17 +154,19 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         if joined is None or joined.status.ended:
             return None  # it has ended since
         if request.from_deployment_id not in (None, joined.id, joined.from_deployment_id):
-            raise _stale(request, live)
+            raise stale(request, live)
         return Reply(joined, unchanged=True)
     assert isinstance(admission, Accept)
-    _refuse_stale(request, live)
+    refuse_stale(request, live)
     plan = await _plan(services, app, request, _Seen(live, standing.now, doubts, named), admission.stop)
-    _refuse_other_target(request, plan)
+    refuse_other_target(request, plan.target)
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
         await refuse_halted(services, app)
         return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
+    if not request.dry_run:
+        refuse_stopping(caller, plan.stop)
     plan = await _judged(services, request, plan, standing)
     if plan.verdict.level is Level.UNSAFE and not request.force:
         raise refused(plan.target.deployment, plan.verdict, plan.target_json())
@@ -218,44 +189,6 @@ async def _judged(services: Services, request: RollbackRequest, plan: Plan, stan
     if not request.dry_run:
         services.judged(judged.verdict.level)
     return judged
-
-
-def refused(target: Deployment, verdict: Verdict, target_json: Mapping[str, Any] | None = None) -> Unsafe:
-    """The error for a rollback that is not enough."""
-    return Unsafe(
-        f"Going back to {target.image_tag} is not enough, or would do harm.",
-        hint="See the findings for what helps; --force goes on all the same.",
-        verdict=verdict.to_json(),
-        target=target_json,
-    )
-
-
-def _stale(request: RollbackRequest, live: LiveVersion | None) -> Stale:
-    now = live.deployment if live else None
-    return Stale(
-        f"What is live has changed: it is not {request.from_deployment_id} any more"
-        + (f", but {now.image_tag} ({now.id})." if now else "."),
-        hint="Look again (`norn status`), then decide.",
-        live=now.id if now else None,
-    )
-
-
-def _refuse_stale(request: RollbackRequest, live: LiveVersion | None) -> None:
-    if request.from_deployment_id is None:
-        return
-    if live is None or live.deployment is None or live.deployment.id != request.from_deployment_id:
-        raise _stale(request, live)
-
-
-def _refuse_other_target(request: RollbackRequest, plan: Plan) -> None:
-    now = plan.target.deployment
-    if request.target_id not in (None, now.id):
-        raise Stale(
-            f"What a rollback goes to has changed: it is not {request.target_id} any more, but {now.image_tag} "
-            f"({now.id}).",
-            hint=f"Because: {plan.target.why}. Look again, then decide.",
-            target=now.id,
-        )
 
 
 async def _named(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from norn.domain.access import Grant
 from norn.domain.audit import Asked, Entry, Outcome, Who
 from norn.domain.operations import Accept, Operation, OperationKind, Refuse, admit
 from norn.domain.ports import (
@@ -90,6 +91,8 @@ class Caller:
     token: str = ""
     """The name of the token that was shown; empty for Norn itself."""
     address: str = ""
+    grant: Grant | None = None
+    """What the token permits, for what turns out to be wanted on the way; None for Norn itself."""
 
     @property
     def who(self) -> Who:

@@ -7,7 +7,8 @@ from norn.domain.operations import Operation, OperationKind, Refuse
 from norn.errors import NotPossible
 from norn.operations.app_databases import database_of
 from norn.operations.restore import RestoreRequest, last_restore, request_restore
-from norn.operations.rollback_plan import RollbackRequest, request_rollback
+from norn.operations.rollback_plan import request_rollback
+from norn.operations.rollback_request import RollbackRequest
 from norn.operations.services import Caller, Services, busy, once_operation
 from norn.operations.way_back import taken_back
 

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.datastructures import ImmutableMultiDict
 
 from norn.errors import Invalid
-from norn.http.requests import who_of
+from norn.http.requests import grant_of, who_of
 from norn.operations.services import Caller
 
 MAX_NAME = 256
@@ -61,4 +61,4 @@ async def form_of(request: Request) -> tuple[Fields, Caller]:
     if key:
         items = sorted((name, str(value)) for name, value in sent.multi_items() if name != "csrf")
         digest = hashlib.sha256(f"{request.url.path}\n{items!r}".encode()).hexdigest()
-    return fields, Caller(who.actor, key or None, digest, who.token, who.address)
+    return fields, Caller(who.actor, key or None, digest, who.token, who.address, grant_of(request))

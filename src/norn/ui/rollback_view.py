@@ -10,7 +10,8 @@ from typing import Any
 from norn.domain.access import Permission
 from norn.domain.deployments import Deployment
 from norn.errors import NornError, SharedDatabase
-from norn.operations.rollback_plan import Reply, RollbackRequest, request_rollback
+from norn.operations.rollback_plan import Reply, request_rollback
+from norn.operations.rollback_request import RollbackRequest
 from norn.operations.services import Caller, Services
 from norn.operations.versions import rolled_out_versions
 from norn.ui.forms import Fields
