@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from tests.fixtures.apps import App
 from tests.fixtures.norn import NornServer
+from tests.fixtures.own_database import database
 from tests.fixtures.visitor import Page, Visitor
 
 HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(1)>"""
@@ -301,6 +302,39 @@ def test_a_form_that_comes_too_late_says_so(server: NornServer, visitor: Visitor
     answer = visitor.post(f"/operations/{done}/cancel", csrf=token)
     assert answer.status == 409
     assert "It has ended already" in answer.text
+
+
+def rolled_back(server: NornServer) -> str:
+    """A version that one may go to by its name."""
+    return next(str(found["imageTag"]) for found in server.history("shop") if found["status"] == "rolled_back")
+
+
+def test_another_image_than_on_the_screen_is_refused_though_no_deployment_has_it(
+    server: NornServer, visitor: Visitor
+) -> None:
+    page = visitor.get(f"/apps/shop/rollback?to={rolled_back(server)}")
+    assert page.the("input", name="digest").attributes["value"]
+    other = {"from": "", "digest": "sha256:another"}
+    answer = visitor.submit(page, "/apps/shop/rollback", **other)
+    assert (answer.status, server.history("shop")[0]["status"]) == (409, "deployed")
+    assert "What is live has changed" in answer.text
+
+
+def test_a_press_stops_nothing_that_was_not_on_the_screen(server: NornServer, visitor: Visitor) -> None:
+    page = visitor.get(f"/apps/shop/rollback?to={rolled_back(server)}")
+    with database(server) as connection:
+        connection.execute(
+            "INSERT INTO operations (id, app, kind, status, params, requested_by, lease_until)"
+            " VALUES ('since', 'shop', 'restart', 'running', '{}', 'ada', clock_timestamp() + interval '1 hour')"
+        )
+        try:
+            answer = visitor.submit(page, "/apps/shop/rollback")
+            assert answer.status == 409
+            assert "the restart since" in answer.text
+            assert server.operation("since")["cancel"] is None
+            assert answer.the("input", name="stops").attributes["value"] == "since", "it is on the screen now"
+        finally:
+            connection.execute("DELETE FROM operations WHERE id = 'since'")
 
 
 def test_a_quarantine_is_lifted_by_its_form(server: NornServer, visitor: Visitor) -> None:

@@ -20,6 +20,7 @@ from norn.operations.readiness import findings_of
 from norn.operations.rollback_order import RollbackOrder, params_of, prepared, prepared_text
 from norn.operations.rollback_request import (
     RollbackRequest,
+    refuse_other_stops,
     refuse_other_target,
     refuse_stale,
     refuse_stopping,
@@ -99,7 +100,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Look:
     """The world as a plan sees it."""
 
     live: LiveVersion | None
@@ -158,8 +159,9 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         return Reply(joined, unchanged=True)
     assert isinstance(admission, Accept)
     refuse_stale(request, live)
-    plan = await _plan(services, app, request, _Seen(live, standing.now, doubts, named), admission.stop)
+    plan = await _plan(services, app, request, _Look(live, standing.now, doubts, named), admission.stop)
     refuse_other_target(request, plan.target)
+    refuse_other_stops(request, plan.stop)
     if request.with_data:
         plan = await _with_data(services, app, request, plan)
     if plan.unchanged:
@@ -168,8 +170,10 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     if not request.dry_run:
         refuse_stopping(caller, plan.stop)
     plan = await _judged(services, request, plan, standing)
-    if plan.verdict.level is Level.UNSAFE and not request.force:
-        raise refused(plan.target.deployment, plan.verdict, plan.target_json())
+    if plan.verdict.level is Level.UNSAFE:
+        if not request.insists(plan.verdict):
+            raise refused(plan.target.deployment, plan.verdict, plan.target_json())
+        request = replace(request, force=True)
     if not request.resume:
         await services.runtime.refuse_paused(app)
     if request.dry_run:
@@ -197,7 +201,7 @@ async def _named(
     return await find_version(services, app, request.version) if request.version is not None else None
 
 
-async def _plan(services: Services, app: str, request: RollbackRequest, seen: _Seen, stop: Sequence[Operation]) -> Plan:
+async def _plan(services: Services, app: str, request: RollbackRequest, seen: _Look, stop: Sequence[Operation]) -> Plan:
     live, now, found = seen.live, seen.now, seen.doubts
     if seen.named is not None:
         chosen, doubts = seen.named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,22 @@ from norn.domain.access import to_steer
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation
 from norn.domain.targets import LiveVersion, Target
-from norn.domain.verdict import Verdict
+from norn.domain.verdict import Level, Verdict
 from norn.errors import NotAllowed, Stale, Unsafe
 from norn.operations.services import Caller
 from norn.operations.way_back import WayBack
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was on the screen when somebody pressed; no more than that is done."""
+
+    digest: str
+    """Of what was live; empty: nothing was."""
+    stops: tuple[str, ...] = ()
+    """The operations that it would have stopped."""
+    in_spite_of: str = ""
+    """The findings that it is forced for, as `in_spite_of` names them; empty: not forced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,9 @@ class RollbackRequest:
     confirm: bool = False
     """With data: yes to what would be lost, beforehand."""
 
+    seen: Seen | None = None
+    """What a person had on the screen; None: nobody says."""
+
     @property
     def explicit(self) -> bool:
         return self.version is not None or self.further
@@ -48,6 +64,11 @@ class RollbackRequest:
     @property
     def with_data(self) -> bool:
         return self.restore_snapshot or self.data is not None
+
+    def insists(self, verdict: Verdict) -> bool:
+        """Whether it goes on although this is unsafe."""
+        named = in_spite_of(verdict)
+        return self.force or (self.seen is not None and named != "" and self.seen.in_spite_of == named)
 
     def joins(self, active: Sequence[Operation]) -> bool:
         """Whether a rollback under way is what is asked for, too."""
@@ -69,7 +90,7 @@ def stale(request: RollbackRequest, live: LiveVersion | None) -> Stale:
     """The error where something else is live than the caller saw."""
     now = live.deployment if live else None
     return Stale(
-        f"What is live has changed: it is not {request.from_deployment_id} any more"
+        f"What is live has changed: it is not {request.from_deployment_id or 'what it was'} any more"
         + (f", but {now.image_tag} ({now.id})." if now else "."),
         hint="Look again (`norn status`), then decide.",
         live=now.id if now else None,
@@ -78,6 +99,8 @@ def stale(request: RollbackRequest, live: LiveVersion | None) -> Stale:
 
 def refuse_stale(request: RollbackRequest, live: LiveVersion | None) -> None:
     """Raises Stale."""
+    if request.seen is not None and request.seen.digest != (live.digest if live else ""):
+        raise stale(request, live)
     if request.from_deployment_id is None:
         return
     if live is None or live.deployment is None or live.deployment.id != request.from_deployment_id:
@@ -94,6 +117,24 @@ def refuse_other_target(request: RollbackRequest, target: Target) -> None:
             hint=f"Because: {target.why}. Look again, then decide.",
             target=now.id,
         )
+
+
+def refuse_other_stops(request: RollbackRequest, stop: Sequence[Operation]) -> None:
+    """Raises Stale where something would be stopped that was not on the screen; that some of it has ended is fine."""
+    others = [found for found in stop if request.seen is not None and found.id not in request.seen.stops]
+    if others:
+        raise Stale(
+            f"Something else is at work by now, which this would stop: the {others[0].kind.value} {others[0].id}.",
+            hint="Look again, then decide.",
+            stops=[found.id for found in stop],
+        )
+
+
+def in_spite_of(verdict: Verdict) -> str:
+    """A short name of the findings that make it unsafe, these and no others; empty where there are none."""
+    found = [finding.to_json() for finding in verdict.findings if finding.level is Level.UNSAFE]
+    named = sorted(f"{finding['code']} {finding.get('subject', '')}" for finding in found)
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16] if named else ""
 
 
 def refuse_stopping(caller: Caller, stop: Sequence[Operation]) -> None:

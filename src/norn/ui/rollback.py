@@ -11,6 +11,7 @@ from norn.http.answers import AppName
 from norn.http.permissions import may, require
 from norn.http.requests import ServicesOf, grant_of, who_of
 from norn.operations.rollback_plan import request_rollback
+from norn.operations.rollback_request import Seen
 from norn.operations.services import Caller, Services
 from norn.ui.forms import Fields, form_of
 from norn.ui.rendering import render
@@ -47,17 +48,13 @@ async def post_rollback(request: Request, app: AppName, services: ServicesOf) ->
     if choice.data:
         require(grant_of(request), Permission.ADMINISTER, app, *choice.affects)
     try:
-        forced = fields.line("force")
-        if forced:  # it counts for the findings that were on the screen, and for no others
-            look = await look_at(services, app, choice, caller)
-            forced = forced if forced == look.in_spite_of else ""
         wanted = choice.request(
             app,
             from_deployment_id=fields.line("from") or None,
             target_id=fields.line("target") or None,
             reason=reason,
-            force=bool(forced),
             resume=fields.ticked("resume"),
+            seen=Seen(fields.line("digest"), fields.lines("stops"), fields.line("force")),
         )
         reply = await request_rollback(services, wanted, caller)
     except NornError as error:

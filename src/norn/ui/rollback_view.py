@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from norn.domain.access import Permission
 from norn.domain.deployments import Deployment
 from norn.errors import NornError, SharedDatabase
 from norn.operations.rollback_plan import Reply, request_rollback
-from norn.operations.rollback_request import RollbackRequest
+from norn.operations.rollback_request import RollbackRequest, in_spite_of
 from norn.operations.services import Caller, Services
 from norn.operations.versions import rolled_out_versions
 from norn.ui.forms import Fields
@@ -87,6 +86,12 @@ class Look:
         return plan.live.image_tag if plan is not None and plan.live is not None else None
 
     @property
+    def digest(self) -> str:
+        """Of what is live, be it in a deployment or not; empty where nothing is."""
+        plan = self.reply.plan if self.reply is not None else None
+        return plan.live.digest if plan is not None and plan.live is not None else ""
+
+    @property
     def shared_with(self) -> tuple[str, ...]:
         """The other apps that use the database, of which somebody has to know."""
         missing = self.error.facts["apps"] if isinstance(self.error, SharedDatabase) else ()
@@ -106,8 +111,8 @@ class Look:
     @property
     def in_spite_of(self) -> str:
         """What a force is for: these findings and no others. Empty where none is needed."""
-        named = sorted(f"{finding['code']} {finding.get('subject', '')}" for finding in self.against)
-        return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16] if named else ""
+        plan = self.reply.plan if self.reply is not None else None
+        return in_spite_of(plan.verdict) if plan is not None else ""
 
 
 async def look_at(services: Services, app: str, choice: Choice, caller: Caller) -> Look:
