@@ -337,6 +337,27 @@ def test_a_press_stops_nothing_that_was_not_on_the_screen(server: NornServer, vi
             connection.execute("DELETE FROM operations WHERE id = 'since'")
 
 
+def test_a_hundred_failed_deploys_hide_no_version_to_go_back_to(server: NornServer, visitor: Visitor) -> None:
+    known = rolled_back(server)
+    with database(server) as connection:
+        connection.execute(
+            "INSERT INTO operations (id, app, kind, status, params, requested_by, finished_at)"
+            " SELECT 'vain' || n, 'shop', 'deploy', 'failed', '{}', 'ada', clock_timestamp()"
+            " FROM generate_series(1, 100) n"
+        )
+        connection.execute(
+            "INSERT INTO deployments (id, app, kind, status, image_tag, commit_sha, origin_seq, requested_by)"
+            " SELECT 'vain' || n, 'shop', 'deploy', 'failed', 'shop:vain', repeat('a', 40), 0, 'ada'"
+            " FROM generate_series(1, 100) n"
+        )
+        try:
+            page = visitor.get("/apps/shop/rollback")
+            assert known in [element.attributes["value"] for element in page.all("option")]
+        finally:
+            connection.execute("DELETE FROM deployments WHERE id LIKE 'vain%'")
+            connection.execute("DELETE FROM operations WHERE id LIKE 'vain%'")
+
+
 def test_a_quarantine_is_lifted_by_its_form(server: NornServer, visitor: Visitor) -> None:
     (kept,) = server.api("GET", "/api/apps/shop/quarantine").body["quarantine"]
     page = visitor.get("/apps/shop")

@@ -353,6 +353,10 @@ class Store(Protocol):
         """Newest first; `before` is the `seq` to go on below. Of one app; else of these apps; else of all."""
         ...
 
+    async def rolled_out(self, app: str, limit: int) -> Sequence[Deployment]:
+        """Those that rolled out, whatever became of them; newest first."""
+        ...
+
     async def standing(self, app: str) -> Standing: ...
 
     async def deployment_of_digest(self, app: str, digest: str) -> Deployment | None:

@@ -61,9 +61,8 @@ async def find_target(
 async def rolled_out_versions(services: Services, app: str) -> list[Deployment]:
     """What a person may choose from: the newest versions that have rolled out once, each by its last deployment."""
     newest: dict[str, Deployment] = {}
-    for deployment in await services.store.deployments(app=app, limit=_CHOOSE_FROM):
-        if deployment.rolled_out_at is not None:
-            newest.setdefault(deployment.image_tag, deployment)
+    for deployment in await services.store.rolled_out(app, limit=_CHOOSE_FROM):
+        newest.setdefault(deployment.image_tag, deployment)
     return list(newest.values())
 
 

@@ -261,6 +261,9 @@ SELECT * FROM deployments
 WHERE app = %(app)s AND (%(status)s::text IS NULL OR status = %(status)s) AND seq < %(before)s
 ORDER BY seq DESC LIMIT %(limit)s
 """
+ROLLED_OUT: LiteralString = """
+SELECT * FROM deployments WHERE app = %(app)s AND rolled_out_at IS NOT NULL ORDER BY seq DESC LIMIT %(limit)s
+"""
 LIVE_DEPLOYMENT: LiteralString = """
 SELECT * FROM deployments WHERE app = %(app)s AND live_from IS NOT NULL AND live_until IS NULL
 """

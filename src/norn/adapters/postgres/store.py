@@ -274,6 +274,9 @@ class PostgresStore:
             rows = await self._all(queries.DEPLOYMENTS_OF_APP, app=app, **values)
         return [to_deployment(row) for row in rows]
 
+    async def rolled_out(self, app: str, limit: int) -> Sequence[Deployment]:
+        return [to_deployment(row) for row in await self._all(queries.ROLLED_OUT, app=app, limit=limit)]
+
     async def standing(self, app: str) -> Standing:
         async with self._connections.connection() as connection, connection.pipeline():
             active = await connection.execute(queries.ACTIVE_OF_APP, {"app": app})
