@@ -358,6 +358,14 @@ def test_a_hundred_failed_deploys_hide_no_version_to_go_back_to(server: NornServ
             connection.execute("DELETE FROM operations WHERE id LIKE 'vain%'")
 
 
+def test_nothing_is_removed_but_what_was_on_the_screen(server: NornServer, visitor: Visitor) -> None:
+    token = visitor.get("/apps/shop").all("input", name="csrf")[0].attributes["value"]
+    answer = visitor.post("/apps/shop/retention", csrf=token, seen="0123456789abcdef")
+    assert answer.status == 409
+    assert "What is to go has changed" in answer.text
+    assert server.status("shop")["operation"] is None
+
+
 def test_a_quarantine_is_lifted_by_its_form(server: NornServer, visitor: Visitor) -> None:
     (kept,) = server.api("GET", "/api/apps/shop/quarantine").body["quarantine"]
     page = visitor.get("/apps/shop")

@@ -16,6 +16,7 @@ from norn.domain.retention import (
     InUse,
     StoredImage,
     StoredSnapshot,
+    going,
     plan_retention,
     way_back,
 )
@@ -219,3 +220,20 @@ def test_applied_twice_nothing_more_goes(versions: int, retain: int) -> None:
     images = [StoredImage(fate.name, fate.key) for fate in first if fate.kind == "image" and fate.stays]
     left = [found for found in snapshots if found.name in staying(first, "snapshot")]
     assert all(fate.stays for fate in plan(history, images=images, snapshots=left, retain=retain))
+
+
+# ---- what somebody says yes to -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("by_now", "same"),
+    [
+        ([Fate("image", "a", False, "for another reason"), Fate("image", "b", True, "")], True),
+        ([Fate("image", "a", False, ""), Fate("image", "b", False, "")], False),
+        ([Fate("snapshot", "a", False, "")], False),
+        ([Fate("image", "a", True, ""), Fate("image", "b", False, "")], False),
+    ],
+)
+def test_a_yes_is_for_what_goes_and_for_nothing_else(by_now: list[Fate], same: bool) -> None:
+    seen = going([Fate("image", "a", False, ""), Fate("image", "b", True, "")])
+    assert (going(by_now) == seen) == same

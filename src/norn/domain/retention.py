@@ -6,7 +6,8 @@ version that it is the way back to. The decision is made on values alone; who ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,6 +50,12 @@ class FormerDatabase:
     restore_id: str
     name: str
     since: datetime
+
+
+def going(fates: Iterable[Fate]) -> str:
+    """A short name of all that is to go, and of nothing else."""
+    named = sorted(f"{fate.kind} {fate.name}" for fate in fates if not fate.stays)
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import structlog
 from norn.domain.audit import Asked
 from norn.domain.operations import Operation, OperationKind
 from norn.domain.ports import Bounds
-from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, plan_retention
+from norn.domain.retention import Fate, FormerDatabase, InUse, StoredImage, going, plan_retention
 from norn.domain.targets import Target
-from norn.errors import Busy, InfraspecInvalid, NornError, Unavailable
+from norn.errors import Busy, InfraspecInvalid, NornError, Stale, Unavailable
 from norn.operations.app_databases import database_of
 from norn.operations.procedures import Procedure, Run, Step
 from norn.operations.services import Caller, Services, once_operation, take_alone
@@ -71,12 +71,17 @@ async def _used(services: Services, operations: Sequence[Operation]) -> set[str]
     return found - {""}
 
 
-async def request_prune(services: Services, app_name: str, caller: Caller) -> Operation:
-    """Accept a run of retention. Raises UnknownApp, InfraspecInvalid, Busy."""
+async def request_prune(services: Services, app_name: str, caller: Caller, *, seen: str | None = None) -> Operation:
+    """Accept a run of retention; `seen`: what the caller saw that goes, as `going` names it.
+
+    Raises UnknownApp, InfraspecInvalid, Busy; with `seen` also Stale, Unavailable.
+    """
 
     async def take() -> str:
         app = await services.source.app(app_name)
         await services.source.infraspec(app)
+        if seen is not None and seen != going(await plan_of(services, app.name)):
+            raise Stale("What is to go has changed since. Nothing was removed.", hint="Look again, then decide.")
         return await take_alone(services, app.name, OperationKind.PRUNE, caller, "")
 
     return await once_operation(services, caller, Asked(OperationKind.PRUNE.value, app_name), take)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from norn.domain.access import Permission
-from norn.domain.retention import Fate
+from norn.domain.retention import Fate, going
 from norn.errors import NornError
 from norn.http.answers import AppName
 from norn.http.permissions import may
@@ -38,6 +38,7 @@ async def _page(request: Request, services: Services, app: str, problem: NornErr
         "retention.html",
         status=problem.status if problem is not None else 200,
         app=found.name,
+        seen=going(fates),
         going=[fate for fate in fates if not fate.stays],
         staying=[(kind, some) for kind, some in groups if some],
         problem=problem,
@@ -46,10 +47,10 @@ async def _page(request: Request, services: Services, app: str, problem: NornErr
 
 @router.post("/apps/{app}/retention", dependencies=[may(Permission.ADMINISTER)])
 async def post_retention(request: Request, app: AppName, services: ServicesOf) -> Response:
-    """Apply it now."""
-    _, caller = await form_of(request)
+    """Remove now what was on the screen."""
+    fields, caller = await form_of(request)
     try:
-        operation = await request_prune(services, app, caller)
+        operation = await request_prune(services, app, caller, seen=fields.line("seen"))
     except NornError as error:
         if error.status in (401, 403, 404):
             raise
