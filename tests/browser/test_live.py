@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.fixtures.apps import App
-from tests.fixtures.browser import PATIENCE_MS, PHONE, Scheme, Visit, needs_browser, visiting
+from tests.fixtures.browser import PHONE, Scheme, Visit, needs_browser, visiting
 from tests.fixtures.norn import NornServer, served
 
 pytestmark = [needs_browser, pytest.mark.xdist_group("live pages")]
-
-LONG_MS = 3 * PATIENCE_MS
 
 GATED = 'build: {{command: [sh, -c, "echo first line; until test -e {gate}; do sleep 0.1; done; echo second line"]}}\n'
 """A build that prints, waits until somebody lets it, and prints again."""
@@ -34,16 +32,9 @@ def shop(server: NornServer) -> App:
     return app
 
 
-@pytest.fixture(autouse=True)
-def patience() -> None:
-    """Playwright's own five seconds are short where a machine has more to do."""
-    expect.set_options(timeout=LONG_MS)
-
-
 @pytest.fixture
 def window(server: NornServer, shop: App, browser: Browser) -> Iterator[Visit]:
     with visiting(browser, server) as found:
-        found.context.set_default_timeout(LONG_MS)
         yield found
 
 

@@ -277,6 +277,7 @@ def test_code_and_data_go_back_together(browser: Browser, server: NornServer) ->
     app = archive(App(server, "archive"))
     with visiting(browser, server) as visit:
         page = visit.go("/apps/archive/rollback")
+        page.get_by_text("More than the image").evaluate("summary => { summary.parentElement.open = true }")
         page.get_by_label("Its data as well").check()
         expect(page.get_by_role("region", name="This changes")).to_contain_text("Downtime")
         page.get_by_role("button", name="Roll back to").click()

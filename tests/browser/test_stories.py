@@ -18,7 +18,7 @@ from tests.fixtures.norn import until
 from norn.adapters.accounts import can_reach, for_apps
 
 pytestmark = needs_browser
-LONG_MS = 6 * PATIENCE_MS
+LONG_MS = 2 * PATIENCE_MS
 """For a rollout of pods, or a restore, on a busy machine."""
 
 
