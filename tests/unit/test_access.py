@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import Request
@@ -12,10 +13,13 @@ from tests.fixtures.route_table import OPEN, TABLE, all_routes, methods_of
 
 from norn.domain.access import Grant, Permission, Role, to_steer, token_name_of, token_name_problem
 from norn.domain.operations import Operation, OperationKind, OperationStatus
-from norn.errors import NotAllowed
+from norn.domain.ports.access import Known
+from norn.errors import NotAllowed, TooManyAttempts
+from norn.http.access import _by_session, admit
 from norn.http.cookies import Session, local_path, same_origin
 from norn.http.limits import BURST, WrongTokens
 from norn.http.permissions import May, MaySteer, Of
+from norn.operations.access import Gate, hash_of
 from norn.operations.rollback_request import refuse_stopping
 from norn.operations.services import Caller
 
@@ -280,3 +284,65 @@ def test_however_many_addresses_there_are_memory_is_bounded_and_the_busiest_stay
         wrong.came_from("192.0.2.1")
     assert len(wrong._buckets) == 10_000
     assert wrong.wait_s("192.0.2.1") > 0
+
+
+def test_an_ipv4_address_counts_as_itself_however_a_socket_names_it() -> None:
+    wrong = WrongTokens(Clock())
+    for _ in range(BURST):
+        wrong.came_from("::ffff:192.0.2.1")
+    assert wrong.wait_s("192.0.2.1") > 0
+    assert wrong.wait_s("::ffff:192.0.2.2") == 0
+
+
+class Looked:
+    """Tokens and sessions of which `right` is the only one, and how often they were looked up."""
+
+    def __init__(self) -> None:
+        self.looked_up = 0
+
+    async def find(self, hash_: bytes) -> Known | None:
+        self.looked_up += 1
+        await asyncio.sleep(0)
+        return Known(hash_, grant(Role.VIEWER), False, None) if hash_ == hash_of("right") else None
+
+    async def session(self, _hash: bytes) -> None:
+        self.looked_up += 1
+        await asyncio.sleep(0)
+
+
+async def test_many_wrong_tokens_at_once_are_not_all_looked_up() -> None:
+    looked, wrong = Looked(), WrongTokens(Clock())
+    gate = Gate(cast("Any", looked))
+    each = (admit(gate, wrong, f"wrong-{number}", "192.0.2.1") for number in range(100))
+    refused = await asyncio.gather(*each, return_exceptions=True)
+    assert looked.looked_up == BURST
+    assert sum(isinstance(error, TooManyAttempts) for error in refused) == 100 - BURST
+
+
+async def test_right_tokens_use_no_attempt_up() -> None:
+    wrong = WrongTokens(Clock())
+    gate = Gate(cast("Any", Looked()))
+    for _ in range(2 * BURST):
+        await admit(gate, wrong, "right", "192.0.2.1")
+    assert wrong._left("192.0.2.1") == BURST
+
+
+async def by_cookie(gate: Gate, wrong: WrongTokens, secret: str) -> bool:
+    headers = {"cookie": f"norn-session={secret}"}
+    scope = {"type": "http", "scheme": "http", "path": "/", "method": "GET", "state": {"address": "192.0.2.1"}}
+    return await _by_session(gate, wrong, scope, headers)
+
+
+async def test_made_up_sessions_are_limited_like_wrong_tokens() -> None:
+    looked, wrong = Looked(), WrongTokens(Clock())
+    gate = Gate(cast("Any", looked))
+    each = (by_cookie(gate, wrong, f"{number:043}") for number in range(100))
+    await asyncio.gather(*each, return_exceptions=True)
+    assert looked.looked_up == BURST
+
+
+async def test_a_browser_with_an_old_session_uses_one_attempt_up() -> None:
+    looked, wrong = Looked(), WrongTokens(Clock())
+    gate = Gate(cast("Any", looked))
+    assert [await by_cookie(gate, wrong, "0" * 43) for _ in range(2 * BURST)] == 2 * BURST * [False]
+    assert looked.looked_up == 1

@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ _VERIFY_S = 60.0
 _RETENTION_S = 86_400.0
 _SETTLED_S = 600.0
 _HEALTH_TIMEOUT_S = 2.0
+_HEALTH_KEPT_S = 1.0
 _LAST_WORD_S = 1.0
 """Nobody waits longer at the end for which tokens were used to be written down."""
 _LONG_WAY = ("rollback.prepare", "rollback.switch.before")
@@ -94,6 +96,8 @@ class Server:
         self._something_passed = asyncio.Event()
         """A change was accepted, has rolled out, or an operation has ended: the next rollback is another one."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._health: asyncio.Task[dict[str, Any]] | None = None
+        self._healthy_until = 0.0
         self._measuring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -266,13 +270,19 @@ class Server:
             wake.clear()
 
     async def health(self) -> dict[str, Any]:
-        """Each part's state, within two seconds."""
+        """Each part's state, within two seconds; for a second the same for all who ask, since anybody may."""
+        if self._health is None or (self._health.done() and time.monotonic() >= self._healthy_until):
+            self._health = asyncio.create_task(self._look())
+        return await asyncio.shield(self._health)
+
+    async def _look(self) -> dict[str, Any]:
         parts = {
             "database": await _state(self._store.now()),
             "appsDirectory": await _state(self._installation.source.apps()),
         }
         if self._installation.cluster is not None:
             parts["cluster"] = await _state(self._installation.cluster.reachable())
+        self._healthy_until = time.monotonic() + _HEALTH_KEPT_S
         return parts
 
 
@@ -295,8 +305,9 @@ async def _state(check: Awaitable[object]) -> dict[str, Any]:
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S):
             await check
-    except NornError as error:
-        return {"ok": False, "message": error.message}
+    except NornError as error:  # whose words name hosts and users, which anybody would read
+        log.warning("part_does_not_answer", error=error.message)
+        return {"ok": False, "message": "does not answer"}
     except TimeoutError:
         return {"ok": False, "message": f"did not answer within {_HEALTH_TIMEOUT_S:g} s"}
     return {"ok": True, "message": ""}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from fastapi import Request
@@ -37,6 +38,7 @@ from norn.ui.errors import page_of, wants_page
 
 OPEN_PATHS = frozenset({"/api/health", SIGN_IN})
 OPEN_PREFIX = "/static/"
+_K = TypeVar("_K")
 _ACTOR = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,127}\Z")
 _DEFAULT_ACTOR = "admin"
 _ELSEWHERE = "The browser says that another site sent this."
@@ -47,18 +49,36 @@ _LOOK_S = 5.0
 
 async def admit(gate: Gate, wrong: WrongTokens, secret: str | bytes, address: str) -> Known:
     """Whom a token lets in. Raises NotAuthenticated, TooManyAttempts, DatabaseUnavailable."""
+    known = await _look_up(wrong, address, lambda ask: gate.token(secret, ask=ask))
+    if known is None:
+        raise NotAuthenticated("The token is not known here: it never was, was revoked, or has expired.")
+    return known
+
+
+async def _look_up(wrong: WrongTokens, address: str, look: Callable[[bool], Awaitable[_K | None]]) -> _K | None:
+    """What is found, or None for what is wrong. Raises TooManyAttempts, DatabaseUnavailable.
+
+    An attempt is taken from the address beforehand: else any number of them could be looked up at once.
+    """
     wait_s = wrong.wait_s(address)
-    known = await gate.token(secret, ask=wait_s == 0)
-    if known is not None:
-        return known
-    if wait_s > 0:
+    ask = wait_s == 0
+    if ask:
+        wrong.came_from(address)
+    found: _K | None = None
+    failed = True
+    try:
+        found = await look(ask)
+        failed = False
+    finally:
+        if ask and (failed or found is not None):
+            wrong.give_back(address)
+    if found is None and not ask:
         raise TooManyAttempts(
             "Too many wrong tokens came from this address.",
             hint=f"Another one is looked at in {retry_after(wait_s)} s; a right one is let in at once.",
             retryAfterS=retry_after(wait_s),
         )
-    wrong.came_from(address)
-    raise NotAuthenticated("The token is not known here: it never was, was revoked, or has expired.")
+    return found
 
 
 class Access:
@@ -86,7 +106,7 @@ class Access:
         try:
             if "authorization" in headers:
                 await self._by_token(gate, scope, headers)
-            elif not await _by_session(gate, scope, headers):
+            elif not await _by_session(gate, self._wrong, scope, headers):
                 if wants_page(path):
                     redirect = RedirectResponse(sign_in_url(scope, headers), 303, {"Cache-Control": "no-store"})
                     await redirect(scope, receive, send)
@@ -120,11 +140,14 @@ def _bearer(headers: Mapping[str, str]) -> str:
     return secret.strip() if scheme.lower() == "bearer" else ""
 
 
-async def _by_session(gate: Gate, scope: Scope, headers: Mapping[str, str]) -> bool:
-    """Whether the browser has signed in. Raises NotAllowed for what a session is not enough for."""
+async def _by_session(gate: Gate, wrong: WrongTokens, scope: Scope, headers: Mapping[str, str]) -> bool:
+    """Whether the browser has signed in. Raises NotAllowed for what a session is not enough for, TooManyAttempts."""
     secret = secret_of(scope, headers)
-    session = await gate.session(secret) if secret else None
-    if session is None or secret is None:
+    if not secret or gate.knows_not(secret):
+        return False
+    address: str = scope["state"]["address"]
+    session = await _look_up(wrong, address, lambda ask: gate.session(secret, ask=ask))
+    if session is None:
         return False
     if not wants_page(scope["path"]) and other_site(headers):
         raise NotAllowed(_ELSEWHERE, hint=_FROM_HERE)

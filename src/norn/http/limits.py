@@ -47,6 +47,12 @@ class WrongTokens:
         if len(self._buckets) > _ADDRESSES:
             self._buckets.popitem(last=False)
 
+    def give_back(self, address: str) -> None:
+        """What was taken for wrong was not."""
+        network = _network(address)
+        if network in self._buckets:
+            self._buckets[network] = (min(self._left(network) + 1, float(BURST)), self._clock())
+
     def _left(self, network: str) -> float:
         left, at = self._buckets.get(network, (float(BURST), 0.0))
         return min(BURST, left + max(self._clock() - at, 0.0) * PER_S)
@@ -58,7 +64,11 @@ def _network(address: str) -> str:
         found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return address if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+    if found.version == 4:
+        return address
+    if found.ipv4_mapped is not None:  # how a socket for both kinds names an IPv4 address
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def retry_after(wait_s: float) -> int:

@@ -54,6 +54,7 @@ class Gate:
         self._by_hash: dict[bytes, Known] = {}
         self._read_at = -math.inf
         self._sessions: OrderedDict[bytes, tuple[KnownSession, float]] = OrderedDict()
+        self._no_sessions: OrderedDict[bytes, None] = OrderedDict()
         self._drops = 0
         self._wake = asyncio.Event()
         self._used: dict[str, float] = {}
@@ -72,21 +73,34 @@ class Gate:
         known = self._by_hash.get(hash_)
         if known is not None and not self._trusted(self._read_at, known.left_s):
             known = None
-        if known is None and ask:
+        if known is None and (ask or hash_ in self._by_hash):  # what let in seconds ago is no guess
             known = await self.tokens.find(hash_)
         if known is None or not hmac.compare_digest(known.hash, hash_):
             return None
         self._used[known.grant.token_id] = self._clock()
         return known
 
-    async def session(self, secret: str) -> KnownSession | None:
-        """Whom this session's secret lets in. Raises DatabaseUnavailable."""
+    def knows_not(self, secret: str) -> bool:
+        """Whether it was looked up and is no session: it never becomes one, and is not looked up again."""
+        return hash_of(secret) in self._no_sessions
+
+    async def session(self, secret: str, *, ask: bool = True) -> KnownSession | None:
+        """Whom this session's secret lets in; without `ask` only one that was let in here before.
+
+        Raises DatabaseUnavailable.
+        """
         hash_ = hash_of(secret)
         found, read_at = self._sessions.get(hash_, (None, 0.0))
+        if found is None and not ask:
+            return None
         if found is None or not self._trusted(read_at, found.left_s):
             drops, read_at = self._drops, self._clock()
             found = await self.tokens.session(hash_)
             self._sessions.pop(hash_, None)
+            if found is None:
+                self._no_sessions[hash_] = None
+                if len(self._no_sessions) > _SESSIONS:
+                    self._no_sessions.popitem(last=False)
             if found is not None and drops == self._drops:
                 self._sessions[hash_] = found, read_at
                 if len(self._sessions) > _SESSIONS:
