@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from norn.http.requests import CallerOf, ServicesOf, grant_of
 from norn.operations import overview, quarantine, restart
 from norn.operations.services import Services
 from norn.ui.charts import health_chart
+from norn.ui.looks import Looks
 from norn.ui.operation_pages import steps_document
 from norn.ui.rendering import render
 from norn.ui.requests import Before, see_other
@@ -48,7 +50,17 @@ async def get_apps_part(request: Request, services: ServicesOf) -> Response:
 
 async def _apps(request: Request, services: Services, within_s: float) -> list[Document]:
     apps = await overview.apps_document(services, grant_of(request), kept=True)
-    known = await asyncio.gather(*(_readiness(services, app, within_s) for app in apps))
+    looks: Looks = request.app.state.looks
+
+    async def known_of(app: Document) -> Document | None:
+        # What has changed since is another question: nobody is shown a look from before it.
+        key = json.dumps([app["name"], app["live"] and app["live"]["deploymentId"], app.get("operation")], default=str)
+        found: Document | None = await looks.at(
+            key, lambda: overview.readiness_document(services, app["name"]), within_s
+        )
+        return found
+
+    known = await asyncio.gather(*(known_of(app) for app in apps))
     return [app | {"rollback": rollback} for app, rollback in zip(apps, known, strict=True)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from norn.ui import app_pages, assets, audit, docs, errors, operation_pages, retention, rollback, snapshots
+from norn.ui.looks import Looks
 
 ROUTERS = (
     assets.router,
@@ -22,4 +23,5 @@ def install(app: FastAPI) -> None:
     """Add them to an application that has the API's routes and handlers already."""
     for router in ROUTERS:
         app.include_router(router)
+    app.state.looks = Looks()
     errors.install(app)
