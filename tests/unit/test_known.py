@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,9 +10,10 @@ import pytest
 import structlog
 
 from norn.bootstrap.server import Server
+from norn.domain.operations import OperationKind
 from norn.domain.scrubbing import MARK
 from norn.errors import DatabaseUnavailable, NotAllowed, NotFound
-from norn.operations.known import KnownSecrets, renew
+from norn.operations.known import KnownSecrets, renew, scrubber_of
 
 PASSWORD, URL, SECRET = "of-the-database", "postgresql://ada@db/shop-of-ada", "of-the-mail-server"
 
@@ -87,3 +89,15 @@ async def test_it_is_said_once_of_each_app_that_its_secrets_may_not_be_read() ->
             await renew(cast("Any", places), app)
     said = [(entry["app"], "norn-read-secrets" in entry["hint"]) for entry in logs if entry["log_level"] == "warning"]
     assert said == [("shop", True), ("mail", True)]
+
+
+async def test_a_rollback_does_not_wait_for_places_that_do_not_answer() -> None:
+    class Silent(Places):
+        async def values(self, _app: str) -> Any:
+            await asyncio.get_running_loop().create_future()
+
+    places = Silent()
+    going_back = cast("Any", SimpleNamespace(kind=OperationKind.ROLLBACK, app="shop"))
+    async with asyncio.timeout(30):
+        scrubber = await scrubber_of(cast("Any", places), going_back)
+    assert scrubber.text("norns-own") == MARK

@@ -6,6 +6,8 @@ were replaced stay known for as long as the server runs.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RENEW_S = 60.0
+_HURRIED_S = 0.5
+"""So long a step of a rollback waits for values that nothing is known of yet."""
 _UNREADABLE_HINT = (
     "Those set before this server started, or on another one, are not scrubbed from what it prints: see the optional "
     "role norn-read-secrets in deploy/kubernetes/rbac.yaml."
@@ -115,7 +119,11 @@ async def renew_all(services: Services) -> None:
 
 
 async def scrubber_of(services: Services, operation: Operation) -> Scrubber:
-    """For what a step is about to print. A rollback builds and runs nothing that could print more: it does not wait."""
-    if operation.kind is not OperationKind.ROLLBACK or not services.known.knows(operation.app):
+    """For what a step is about to print. A rollback builds and runs nothing that could print more: it hardly waits."""
+    if operation.kind is not OperationKind.ROLLBACK:
         await renew(services, operation.app)
+    elif not services.known.knows(operation.app):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HURRIED_S):
+                await renew(services, operation.app)
     return services.known.of(operation.app)
