@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from norn.domain.automatic import is_automatic
 from norn.domain.operations import Operation
 
 
@@ -38,4 +39,4 @@ def trigger_of(operation: Operation) -> str:
     """`person`, `automatic` (Norn itself), or `direct` (made without a server)."""
     if operation.params.get("direct"):
         return "direct"
-    return "automatic" if operation.params.get("automatic") or operation.requested_by == "norn" else "person"
+    return "automatic" if is_automatic(operation.params) or operation.requested_by == "norn" else "person"

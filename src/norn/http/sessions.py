@@ -21,12 +21,6 @@ router = APIRouter(include_in_schema=False)
 _MAX_TOKEN = 1_000
 
 
-def csrf_token(request: Request) -> str:
-    """What each form of a page carries as `csrf`, another text for each; empty without a session."""
-    session = session_of(request)
-    return session.proof() if session is not None else ""
-
-
 @router.get(SIGN_IN)
 async def get_sign_in(request: Request, next: Annotated[str, Query(max_length=4_000)] = "/") -> Response:  # noqa: A002
     """The page that asks for a token."""

@@ -50,27 +50,17 @@ async def get_apps_part(request: Request, services: ServicesOf) -> Response:
 
 async def _apps(request: Request, services: Services, within_s: float) -> list[Document]:
     apps = await overview.apps_document(services, grant_of(request), kept=True)
-    looks: Looks = request.app.state.looks
-
-    async def known_of(app: Document) -> Document | None:
-        # What has changed since is another question: nobody is shown a look from before it.
-        key = json.dumps([app["name"], app["live"] and app["live"]["deploymentId"], app.get("operation")], default=str)
-        found: Document | None = await looks.at(
-            key, lambda: overview.readiness_document(services, app["name"]), within_s
-        )
-        return found
-
-    known = await asyncio.gather(*(known_of(app) for app in apps))
+    known = await asyncio.gather(*(_readiness(request, services, app, within_s) for app in apps))
     return [app | {"rollback": rollback} for app, rollback in zip(apps, known, strict=True)]
 
 
-async def _readiness(services: Services, app: Document, within_s: float) -> Document | None:
+async def _readiness(request: Request, services: Services, app: Document, within_s: float) -> Document | None:
     """Whether it could be rolled back; None where that is not known in time."""
-    try:
-        async with asyncio.timeout(within_s):
-            return await overview.readiness_document(services, app["name"])
-    except TimeoutError:
-        return None
+    looks: Looks = request.app.state.looks
+    # What has changed since is another question: nobody is shown a look from before it.
+    key = json.dumps([app["name"], app["live"] and app["live"]["deploymentId"], app.get("operation")], default=str)
+    found: Document | None = await looks.at(key, lambda: overview.readiness_document(services, app["name"]), within_s)
+    return found
 
 
 # ---- one app -----------------------------------------------------------------------------------------------------
@@ -84,7 +74,7 @@ async def get_app(
     summary = await overview.app_summary(services, app, kept=True)
     name = summary["name"]
     head, history, chart = await asyncio.gather(
-        _head(services, summary, _IN_TIME_S), _history(services, name, before), _health(services, name, hours)
+        _head(request, services, summary, _IN_TIME_S), _history(services, name, before), _health(services, name, hours)
     )
     return render(request, "app.html", **(head | history | chart))
 
@@ -92,7 +82,7 @@ async def get_app(
 @router.get("/apps/{app}/parts/head", dependencies=[may(Permission.VIEW)])
 async def get_head(request: Request, app: AppName, services: ServicesOf) -> Response:
     summary = await overview.app_summary(services, app, kept=True)
-    return render(request, "app_head.html", **await _head(services, summary, _PATIENCE_S))
+    return render(request, "app_head.html", **await _head(request, services, summary, _PATIENCE_S))
 
 
 @router.get("/apps/{app}/parts/history", dependencies=[may(Permission.VIEW)])
@@ -107,7 +97,7 @@ async def get_health(request: Request, app: AppName, services: ServicesOf, hours
     return render(request, "app_health.html", app={"name": name}, **await _health(services, name, hours))
 
 
-async def _head(services: Services, app: Document, within_s: float) -> Document:
+async def _head(request: Request, services: Services, app: Document, within_s: float) -> Document:
     live, operation = app["live"], app["operation"]
     known = live["deploymentId"] if live else None
 
@@ -116,7 +106,7 @@ async def _head(services: Services, app: Document, within_s: float) -> Document:
 
     deployment, rollback, running = await asyncio.gather(
         services.store.deployment(known) if known else nothing(),
-        _readiness(services, app, within_s),
+        _readiness(request, services, app, within_s),
         steps_document(services, operation["id"]) if operation else nothing(),
     )
     shown = deployment.to_json() if deployment else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 
 from norn.domain.access import Permission
 from norn.domain.retention import Fate, going
@@ -15,6 +14,7 @@ from norn.operations.prune import plan_of, request_prune
 from norn.operations.services import Services
 from norn.ui.forms import form_of
 from norn.ui.rendering import render
+from norn.ui.requests import see_other
 
 router = APIRouter(include_in_schema=False)
 _KINDS = ("image", "snapshot", "database")
@@ -55,4 +55,4 @@ async def post_retention(request: Request, app: AppName, services: ServicesOf) -
         if error.status in (401, 403, 404):
             raise
         return await _page(request, services, app, error)
-    return RedirectResponse(f"/operations/{operation.id}", 303)
+    return see_other(f"/operations/{operation.id}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 
 from norn.domain.access import Permission
 from norn.errors import NornError
@@ -15,6 +14,7 @@ from norn.operations.rollback_request import Seen
 from norn.operations.services import Caller, Services
 from norn.ui.forms import Fields, form_of
 from norn.ui.rendering import render
+from norn.ui.requests import see_other
 from norn.ui.rollback_view import Choice, look_at
 
 router = APIRouter(include_in_schema=False)
@@ -62,4 +62,4 @@ async def post_rollback(request: Request, app: AppName, services: ServicesOf) ->
             raise
         return await _page(request, services, app, choice, error, reason)
     where = f"/operations/{reply.deployment.id}" if reply.deployment is not None else f"/apps/{app}"
-    return RedirectResponse(where, 303)
+    return see_other(where)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 
 from norn.domain.access import Permission
 from norn.domain.operations import Operation
@@ -22,6 +21,7 @@ from norn.operations.restore import RestoreRequest, request_restore, undoable
 from norn.operations.services import Services
 from norn.ui.forms import Fields, form_of
 from norn.ui.rendering import render
+from norn.ui.requests import see_other
 
 router = APIRouter(include_in_schema=False)
 
@@ -103,7 +103,7 @@ def _missing(problem: NornError | None) -> tuple[str, ...]:
 
 
 def _follow(operation: Operation) -> Response:
-    return RedirectResponse(f"/operations/{operation.id}", 303)
+    return see_other(f"/operations/{operation.id}")
 
 
 @router.post("/apps/{app}/snapshots", dependencies=[may(Permission.OPERATE)])
