@@ -138,7 +138,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AppState:
     """How an app stands, at one moment and in one round trip."""
 
     active: Sequence[Operation]
@@ -357,7 +357,7 @@ class Store(Protocol):
         """Those that rolled out, whatever became of them; newest first."""
         ...
 
-    async def standing(self, app: str) -> Standing: ...
+    async def app_state(self, app: str) -> AppState: ...
 
     async def deployment_of_digest(self, app: str, digest: str) -> Deployment | None:
         """The newest deployment that rolled out with that image."""

@@ -12,7 +12,7 @@ from norn.domain import targets
 from norn.domain.audit import Asked
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
-from norn.domain.store import Begun, Standing
+from norn.domain.store import AppState, Begun
 from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo
@@ -143,13 +143,13 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
 
 async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
     """Plan, then take the request if the world is still as the plan found it; None where it is not."""
-    standing, live, doubts, named = await asyncio.gather(
-        services.store.standing(app),
+    state, live, doubts, named = await asyncio.gather(
+        services.store.app_state(app),
         live_version(services, app),
         services.runtime.findings(app),
         _named(services, app, request),
     )
-    admission = admit(OperationKind.ROLLBACK, standing.active, explicit=not request.joins(standing.active))
+    admission = admit(OperationKind.ROLLBACK, state.active, explicit=not request.joins(state.active))
     if isinstance(admission, Answer):
         joined = await services.store.deployment(admission.operation.id)
         if joined is None or joined.status.ended:
@@ -159,7 +159,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         return Reply(joined, unchanged=True)
     assert isinstance(admission, Accept)
     refuse_stale(request, live)
-    plan = await _plan(services, app, request, _Look(live, standing.now, doubts, named), admission.stop)
+    plan = await _plan(services, app, request, _Look(live, state.now, doubts, named), admission.stop)
     refuse_other_target(request, plan.target)
     refuse_other_stops(request, plan.stop)
     if request.with_data:
@@ -169,7 +169,7 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         return Reply(plan.live.deployment if plan.live else None, unchanged=True, plan=plan)
     if not request.dry_run:
         refuse_stopping(caller, plan.stop)
-    plan = await _judged(services, request, plan, standing)
+    plan = await _judged(services, request, plan, state)
     if plan.verdict.level is Level.UNSAFE:
         if not request.insists(plan.verdict):
             raise refused(plan.target.deployment, plan.verdict, plan.target_json())
@@ -178,17 +178,17 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
         await services.runtime.refuse_paused(app)
     if request.dry_run:
         return Reply(None, plan=plan)
-    return await _take(services, app, request, caller, plan, standing)
+    return await _take(services, app, request, caller, plan, state)
 
 
-async def _judged(services: Services, request: RollbackRequest, plan: Plan, standing: Standing) -> Plan:
+async def _judged(services: Services, request: RollbackRequest, plan: Plan, state: AppState) -> Plan:
     """The plan with its verdict; what an undo brings back was live together, and nobody has to judge that."""
     if request.data is not None:
         return plan
     question = Question(
         plan.target.deployment.app, plan.target.deployment, plan.live, request.template, request.with_data
     )
-    found = await findings_of(services, question, standing.change)
+    found = await findings_of(services, question, state.change)
     judged = replace(plan, verdict=verdict_of((*plan.verdict.findings, *found)))
     if not request.dry_run:
         services.judged(judged.verdict.level)
@@ -292,7 +292,7 @@ async def _take(
     request: RollbackRequest,
     caller: Caller,
     plan: Plan,
-    standing: Standing,
+    state: AppState,
 ) -> Reply | None:
     operation_id = new_id()
     target = plan.target.deployment
@@ -312,10 +312,10 @@ async def _take(
     claim = None
     async with accepting(services, app, caller, operation_id) as transaction:
         still = await transaction.active()
-        same = [(operation.id, operation.committed) for operation in standing.active]
+        same = [(operation.id, operation.committed) for operation in state.active]
         if [(operation.id, operation.committed) for operation in still] != same:
             return None
-        if await transaction.live_deployment_id() != (standing.live.id if standing.live else None):
+        if await transaction.live_deployment_id() != (state.live.id if state.live else None):
             return None
         what = (operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
         if begun is not None:

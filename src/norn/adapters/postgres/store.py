@@ -40,7 +40,7 @@ from norn.domain.operations import Operation
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.servers import ServerSeen, StaleLease
-from norn.domain.store import Beat, Claim, Event, Quarantine, Restore, Standing
+from norn.domain.store import AppState, Beat, Claim, Event, Quarantine, Restore
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
@@ -277,7 +277,7 @@ class PostgresStore:
     async def rolled_out(self, app: str, limit: int) -> Sequence[Deployment]:
         return [to_deployment(row) for row in await self._all(queries.ROLLED_OUT, app=app, limit=limit)]
 
-    async def standing(self, app: str) -> Standing:
+    async def app_state(self, app: str) -> AppState:
         async with self._connections.connection() as connection, connection.pipeline():
             active = await connection.execute(queries.ACTIVE_OF_APP, {"app": app})
             live = await connection.execute(queries.LIVE_DEPLOYMENT, {"app": app})
@@ -287,7 +287,7 @@ class PostgresStore:
             clock, newest = await now.fetchone(), await change.fetchone()
         assert clock is not None
         assert newest is not None
-        return Standing(
+        return AppState(
             [to_operation(row) for row in operations],
             to_deployment(recorded) if recorded else None,
             clock["now"],
