@@ -94,13 +94,15 @@
 
   // ---- htmx ----
   const live = (context) => context.sourceElement?.closest?.("[data-live]");
+  let leaving = false;
 
   document.addEventListener("htmx:before:response", (event) => {
     const { ctx } = event.detail;
     const answer = ctx.response.raw;
     if (answer.redirected && new URL(answer.url).pathname === "/sign-in") {
       event.preventDefault();
-      location.reload(); // the session has ended: the whole page asks for a new one
+      if (!leaving) location.reload(); // the session has ended: the whole page asks for a new one
+      leaving = true; // the other parts of the page hear the same, and would break that off
     } else if (live(ctx) && ctx.response.status >= 400) {
       event.preventDefault(); // better the last state, and to say that it is old
       connected(false);
