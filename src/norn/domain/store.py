@@ -185,7 +185,7 @@ class Fenced(Protocol):
         """With the end of this operation another one of its app is accepted; False where somebody asked for another."""
         ...
 
-    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> None:
         """The deployment of the operation that follows."""
         ...
 
@@ -256,11 +256,19 @@ class Accepting(Protocol):
         requested_by: str,
         reason: str,
         begun: Begun,
-    ) -> Claim:
+    ) -> None:
         """As `add_operation`, claimed by this server from the first moment; nothing of the app may be running."""
         ...
 
-    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment: ...
+    async def claim(self) -> Claim:
+        """What `add_begun` has claimed; as `deployment`."""
+        ...
+
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> None: ...
+
+    async def deployment(self) -> Deployment:
+        """What `add_deployment` has added. Asked for after the transaction, it does not hold that up."""
+        ...
 
     async def lift_quarantine(self, image_tag: str, digest: str | None, by: str) -> None: ...
 

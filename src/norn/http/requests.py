@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
 
@@ -20,6 +21,7 @@ from norn.operations.feed import Feed
 from norn.operations.notifications import Notifications
 from norn.operations.services import Caller, Services
 
+T = TypeVar("T")
 MAX_WAIT_S = 60.0
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)", re.IGNORECASE)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
@@ -82,7 +84,7 @@ async def caller_of(
     return Caller(who.actor, idempotency_key, digest, who.token, who.address, grant_of(request))
 
 
-def wait_of(
+async def wait_of(
     prefer: Annotated[
         str | None,
         Header(
@@ -95,8 +97,17 @@ def wait_of(
     return min(float(match.group(1)), MAX_WAIT_S) if match else 0.0
 
 
-GrantOf = Annotated[Grant, Depends(grant_of)]
-ServicesOf = Annotated[Services, Depends(services_of)]
-ContextOf = Annotated[Context, Depends(context_of)]
+def _found(look: Callable[[Request], T]) -> Any:
+    """A dependency of a route. A plain function would be called in a thread of its own, which takes far longer."""
+
+    async def found(request: Request) -> T:
+        return look(request)
+
+    return Depends(found)
+
+
+GrantOf = Annotated[Grant, _found(grant_of)]
+ServicesOf = Annotated[Services, _found(services_of)]
+ContextOf = Annotated[Context, _found(context_of)]
 CallerOf = Annotated[Caller, Depends(caller_of)]
 WaitOf = Annotated[float, Depends(wait_of)]

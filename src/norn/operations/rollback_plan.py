@@ -309,7 +309,6 @@ async def _take(
     )
     if plan.data is not None:
         params |= plan.data.params(confirm=request.confirm) | {"affects": list(request.affects)}
-    claim = None
     async with accepting(services, app, caller, operation_id) as transaction:
         still = await transaction.active()
         same = [(operation.id, operation.committed) for operation in state.active]
@@ -319,10 +318,10 @@ async def _take(
             return None
         what = (operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
         if begun is not None:
-            claim = await transaction.add_begun(*what, begun)
+            await transaction.add_begun(*what, begun)
         else:
             await transaction.add_operation(*what)
-        deployment = await transaction.add_deployment(
+        await transaction.add_deployment(
             operation_id,
             status=Status.DEPLOYING.value if begun is not None else Status.QUEUED.value,
             started_at=plan.at if begun is not None else None,
@@ -331,7 +330,7 @@ async def _take(
         for operation in plan.stop:
             why = f"{caller.name} rolls back to {target.image_tag}"
             await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
-    if claim is not None:
+    if begun is not None:
         assert services.worker is not None
-        services.worker.take(claim)
-    return Reply(deployment, plan=plan)
+        services.worker.take(await transaction.claim())
+    return Reply(await transaction.deployment(), plan=plan)

@@ -23,6 +23,9 @@ class Connection(psycopg.AsyncConnection[dict[str, Any]]):
     used_at = -math.inf
 
 
+Cursor = psycopg.AsyncCursor[dict[str, Any]]
+
+
 async def _note_use(connection: Connection) -> None:
     """Raises OperationalError, and the pool closes it, where it was left in pipeline mode.
 

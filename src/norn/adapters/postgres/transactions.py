@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.audit import add_entries
-from norn.adapters.postgres.connections import Connection
+from norn.adapters.postgres.connections import Connection, Cursor
 from norn.adapters.postgres.outbox import ending_of, note_end
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
 from norn.domain import audit
@@ -44,6 +44,7 @@ class _Publishing:
     """
 
     _live: Row | None = None
+    _added: Cursor | None = None
 
     def __init__(self, connection: Connection, app: str, who: Who | None = None) -> None:
         self._connection = connection
@@ -85,11 +86,11 @@ class _Publishing:
         cursor = await self._connection.execute(queries.DEPLOYMENT_EVENT, {"id": deployment_id})
         row = await cursor.fetchone()
         if row is not None:
-            self._publish_row(row)
+            self._publish_columns(row)
 
-    def _publish_row(self, row: Row) -> None:
-        data = {"id": row["id"], "kind": row["kind"], "status": row["status"], "imageTag": row["image_tag"]}
-        self._publish("deployment", row["id"], data)
+    def _publish_columns(self, columns: Mapping[str, Any]) -> None:
+        data = {name: columns[name] for name in ("id", "kind", "status")} | {"imageTag": columns["image_tag"]}
+        self._publish("deployment", columns["id"], data)
 
     async def lift_quarantine(self, image_tag: str, digest: str | None, by: str) -> None:
         values = {"app": self._app, "image_tag": image_tag, "digest": digest}
@@ -102,14 +103,14 @@ class _Publishing:
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
         self._notify("operations")
 
-    async def add_deployment(self, deployment_id: str, **columns: Any) -> Deployment:
+    async def add_deployment(self, deployment_id: str, **columns: Any) -> None:
         values = _columns({"id": deployment_id, "app": self._app} | columns)
         if (entry := self._entries.get(deployment_id)) is not None:
             self._entries[deployment_id] = audit.with_image(entry, columns["image_tag"], columns.get("from_image_tag"))
         # A deploy is its own origin: its number is only known here.
         names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
         own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
-        cursor = await self._connection.execute(
+        self._added = await self._connection.execute(
             sql.SQL("INSERT INTO deployments ({}) VALUES ({}) RETURNING *").format(
                 sql.SQL(", ").join(map(sql.Identifier, ["seq", *names])),
                 sql.SQL(", ").join(
@@ -118,10 +119,7 @@ class _Publishing:
             ),
             values,
         )
-        row = await cursor.fetchone()
-        assert row is not None
-        self._publish_row(row)
-        return to_deployment(row)
+        self._publish_columns(values)
 
 
 class AcceptingTransaction(_Publishing):
@@ -130,6 +128,7 @@ class AcceptingTransaction(_Publishing):
     def __init__(self, connection: Connection, app: str, place: str | None, who: Who | None) -> None:
         super().__init__(connection, app, who)
         self._place = place
+        self._begun: tuple[Cursor, Cursor] | None = None
 
     async def lock(self) -> None:
         """Returns once it is alone, and has learnt, with the same message, what every request has to know then."""
@@ -171,8 +170,8 @@ class AcceptingTransaction(_Publishing):
         requested_by: str,
         reason: str,
         begun: Begun,
-    ) -> Claim:
-        cursor = await self._connection.execute(
+    ) -> None:
+        operation = await self._connection.execute(
             queries.ADD_BEGUN,
             {
                 "id": operation_id,
@@ -190,10 +189,7 @@ class AcceptingTransaction(_Publishing):
         steps = [{"step": step, "status": "done", "output": output} for step, output in begun.done]
         steps.append({"step": begun.next, "status": "running", "output": ""})
         values = {"id": operation_id, "steps": Jsonb([{"ordinal": n} | step for n, step in enumerate(steps)])}
-        added = await self._connection.execute(queries.ADD_BEGUN_STEPS, values)
-        row = await cursor.fetchone()
-        assert row is not None
-        records = sorted(await added.fetchall(), key=lambda record: int(record["ordinal"]))
+        self._begun = operation, await self._connection.execute(queries.ADD_BEGUN_STEPS, values)
         self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "running"})
         self._requested(operation_id, kind, params, requested_by, reason)
         for step, output in begun.done:
@@ -201,7 +197,19 @@ class AcceptingTransaction(_Publishing):
             self._publish("output", operation_id, {"step": step, "text": output})
             self._publish("step", operation_id, {"step": step, "status": "done"})
         self._publish("step", operation_id, {"step": begun.next, "status": "running"})
-        return to_claim(row, records)
+
+    async def deployment(self) -> Deployment:
+        assert self._added is not None
+        row = await self._added.fetchone()
+        assert row is not None
+        return to_deployment(row)
+
+    async def claim(self) -> Claim:
+        assert self._begun is not None
+        operation, steps = self._begun
+        row = await operation.fetchone()
+        assert row is not None
+        return to_claim(row, sorted(await steps.fetchall(), key=lambda step: int(step["ordinal"])))
 
     async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None:
         cancel = {"by": by, "reason": reason} | ({"preemptedBy": preempted_by} if preempted_by else {})
