@@ -18,8 +18,8 @@ from norn.adapters.postgres.connections import Connections
 from norn.adapters.postgres.schema import ensure_database, migrate
 from norn.adapters.postgres.store import PostgresStore
 from norn.domain.audit import Asked
+from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
-from norn.domain.store import Claim
 from norn.errors import Busy, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
 from norn.operations import execution
 from norn.operations.cancel import request_cancel

@@ -64,6 +64,7 @@ from norn.operations.rollback_with_data import bring_back_forgotten, rollback_wi
 from norn.operations.services import Services, new_id
 from norn.operations.snapshot import snapshot_procedure
 from norn.operations.verify import verify_procedure, verify_unasked
+from norn.waiting import wait_set
 
 log = structlog.get_logger(__name__)
 
@@ -264,9 +265,7 @@ class Server:
                 log.warning(f"{name}_failed", error=str(error))
             except Exception:  # a defect once is no reason never to do it again
                 log.exception(f"{name}_failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await wake.wait()
+            await wait_set(wake, every_s)
             wake.clear()
 
     async def health(self) -> dict[str, Any]:

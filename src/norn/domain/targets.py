@@ -136,12 +136,13 @@ def choose_target(
         chosen = eligible[0]
     if chosen is None:
         return NoTarget(_why_none(history, live, skipped), tuple(skipped))
-    passed_over = [skip for skip in skipped if _seq(history, skip.deployment_id) > chosen.seq] + [
+    seq = {deployment.id: deployment.seq for deployment in history}
+    passed_over = [skip for skip in skipped if seq[skip.deployment_id] > chosen.seq] + [
         Skipped(candidate.id, candidate.image_tag, "it was not proven through its whole bake time")
         for candidate in eligible
         if candidate.seq > chosen.seq
     ]
-    passed_over.sort(key=lambda skip: -_seq(history, skip.deployment_id))
+    passed_over.sort(key=lambda skip: -seq[skip.deployment_id])
     return Target(
         chosen,
         _why(chosen, live),
@@ -149,10 +150,6 @@ def choose_target(
         tuple(passed_over),
         findings_about(chosen, [older for older in eligible if older.seq < chosen.seq], now),
     )
-
-
-def _seq(history: Sequence[Deployment], deployment_id: str) -> int:
-    return next(deployment.seq for deployment in history if deployment.id == deployment_id)
 
 
 def _why(chosen: Deployment, live: LiveVersion | None) -> str:

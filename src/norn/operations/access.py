@@ -8,7 +8,6 @@ SHA-256 hash: what differs in time between two wrong ones says nothing about a r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import math
@@ -24,6 +23,7 @@ from norn.domain.ports.access import Known, KnownSession, NewToken, Token, Token
 from norn.errors import Invalid, NornError, NotFound
 from norn.operations.audit import record
 from norn.operations.services import Caller, Services, new_id
+from norn.waiting import wait_set
 
 log = structlog.get_logger(__name__)
 
@@ -148,9 +148,7 @@ class Gate:
                 await self.write_use()
             except NornError as error:
                 log.warning("access_not_renewed", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RENEW_S):
-                    await self._wake.wait()
+            await wait_set(self._wake, _RENEW_S)
 
     async def renew(self) -> None:
         """Read all valid tokens anew. Raises DatabaseUnavailable."""

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationStatus
-from norn.domain.store import Claim, Store
+from norn.domain.store import Store
 from norn.errors import DatabaseUnavailable, LeaseLost
 from norn.operations.execution import Executor, Point, ScrubberOf, knowing_nothing
 from norn.operations.procedures import Procedures, Run
+from norn.waiting import wait_set
 
 log = structlog.get_logger(__name__)
 
@@ -110,10 +112,7 @@ class Engine:
                     self._take(claim)
             except DatabaseUnavailable as error:
                 log.warning("claim_failed", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for, which before Python 3.12 loses a cancellation that comes with the event (bpo-37658).
-                async with asyncio.timeout(POLL_S):
-                    await self._wake.wait()
+            await wait_set(self._wake, POLL_S)
 
     async def _beat_loop(self) -> None:
         loop = asyncio.get_running_loop()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from norn.domain.operations import Operation
 from norn.domain.store import Store
 from norn.errors import UnknownOperation
+from norn.waiting import wait_set
 
 ANYTHING = ""
 _POLL_S = 2.0
@@ -39,9 +40,7 @@ class Changes:
         self._waiting[operation_id].add(event)
 
         async def wait(timeout_s: float) -> None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await event.wait()
+            await wait_set(event, timeout_s)
             event.clear()
 
         try:

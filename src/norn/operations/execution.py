@@ -13,9 +13,10 @@ from typing import Any
 
 import structlog
 
+from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationStatus, StepStatus
 from norn.domain.scrubbing import NOTHING, Scrubber
-from norn.domain.store import Claim, Fenced, Store
+from norn.domain.store import Fenced, Store
 from norn.errors import Abandoned, Cancelled, DatabaseUnavailable, LeaseLost, NornError, StepFailed, Unavailable
 from norn.operations.output import CHUNK_CHARS, StepOutput
 from norn.operations.procedures import Action, Outcome, Procedure, Procedures, Run, Step

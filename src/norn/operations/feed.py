@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from norn.domain.store import Event, Store
 from norn.errors import DatabaseUnavailable
 from norn.operations.events import ANYTHING, Changes
+from norn.waiting import wait_set
 
 POLL_S = 2.0
 PAGE = 200
@@ -71,7 +72,7 @@ class Feed:
                     after = max(after, self._newest)  # whoever has just come may know of newer ones than are read here
                 if batch:
                     yield batch
-                elif caught_up and not await _set(arrived, POLL_S):
+                elif caught_up and not await wait_set(arrived, POLL_S):
                     yield ()
 
     async def _from_store(
@@ -151,11 +152,3 @@ class Feed:
     def _tell(self) -> None:
         self._arrived.set()
         self._arrived = asyncio.Event()
-
-
-async def _set(event: asyncio.Event, timeout_s: float) -> bool:
-    """Whether it was set in time."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    return event.is_set()

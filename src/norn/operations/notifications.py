@@ -7,7 +7,6 @@ server did not settle because it died is due again after that.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,6 +29,7 @@ from norn.domain.notifications import (
 from norn.domain.ports import Source
 from norn.domain.ports.notifications import Delivery, Outbox, Unaddressed, Webhooks
 from norn.errors import NornError
+from norn.waiting import wait_set
 
 log = structlog.get_logger(__name__)
 
@@ -88,9 +88,7 @@ class Notifications:
                     log.warning("notifications_failed", error=error.message)
                 except Exception as error:
                     log.warning("notifications_defect", error=type(error).__name__)  # not its text, as below
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._wake.wait()
+                await wait_set(self._wake, pause_s)
 
     async def _address_all(self) -> None:
         for notification in await self._outbox.unaddressed(AT_ONCE):

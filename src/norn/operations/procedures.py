@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationStatus
 from norn.domain.scrubbing import NOTHING
-from norn.domain.store import Claim, Fenced, Store
+from norn.domain.store import Fenced, Store
 from norn.operations.output import StepOutput
 
 

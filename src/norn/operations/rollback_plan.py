@@ -10,9 +10,10 @@ from typing import Any
 
 from norn.domain import targets
 from norn.domain.audit import Asked
+from norn.domain.claims import Begun
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
-from norn.domain.store import AppState, Begun
+from norn.domain.store import AppState
 from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo

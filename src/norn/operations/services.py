@@ -14,6 +14,7 @@ import structlog
 
 from norn.domain.access import Grant
 from norn.domain.audit import Asked, Entry, Outcome, Who
+from norn.domain.claims import Worker
 from norn.domain.operations import Accept, Operation, OperationKind, Refuse, admit
 from norn.domain.ports import (
     Databases,
@@ -27,7 +28,7 @@ from norn.domain.ports import (
     Source,
     Verification,
 )
-from norn.domain.store import Accepting, Store, Worker
+from norn.domain.store import Accepting, Store
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding, Level
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,6 +18,8 @@ from norn.operations.services import Services
 _PAGES = (12, 100, 1_000, 50_000)
 """How much of the history is looked at: nearly always the target is among the first."""
 _CHOOSE_FROM = 100
+_AT_ONCE = 32
+"""So many images are asked for at the same time, where the first choice is gone."""
 
 
 async def live_version(services: Services, app: str) -> LiveVersion | None:
@@ -39,23 +42,44 @@ async def find_target(
         services.store.quarantined(app), services.store.deployments(app=app, limit=_PAGES[0])
     )
     quarantined = {item.image_tag: item.why for item in kept}
-    missing: set[str] = set()
+    looked: dict[str, Found] = {}
     for size in _PAGES:
         history = newest if size == _PAGES[0] else await services.store.deployments(app=app, limit=size)
         while True:
-            choice = choose_target(history, live, quarantined=quarantined, missing=frozenset(missing), now=now)
-            if not isinstance(choice, Target):
+            missing = frozenset(tag for tag, found in looked.items() if found.presence is Presence.GONE)
+            choice = choose_target(history, live, quarantined=quarantined, missing=missing, now=now)
+            if not isinstance(choice, Target) or choice.deployment.image_tag in looked:
                 break
-            found = await services.images.look(app, image_of(choice.deployment))
-            if found.presence is Presence.GONE:
-                missing.add(choice.deployment.image_tag)
-                continue
-            if choice.deployment.known_good or len(history) < size:
-                return replace(choice, findings=(*choice.findings, *doubts(choice.deployment, found)))
-            break  # further back there may be one that is proven
-        if len(history) < size:
-            return choice
+            looked |= await _look(services, app, _unknown(history, choice.deployment, looked))
+        if not isinstance(choice, Target):
+            if len(history) < size:
+                return choice
+        elif choice.deployment.known_good or len(history) < size:
+            found = looked[choice.deployment.image_tag]
+            return replace(choice, findings=(*choice.findings, *doubts(choice.deployment, found)))
+        # Further back there may be one, or one that is proven.
     return choice
+
+
+def _unknown(history: Sequence[Deployment], first: Deployment, looked: Mapping[str, Found]) -> list[Deployment]:
+    """What to look for at once: the first choice, and behind it as many as have been looked for in vain before."""
+    tags = {first.image_tag: first}
+    for deployment in history:
+        if len(tags) > len(looked):
+            break
+        if deployment.seq < first.seq and deployment.rolled_out_at is not None and deployment.image_tag not in looked:
+            tags.setdefault(deployment.image_tag, deployment)
+    return list(tags.values())
+
+
+async def _look(services: Services, app: str, deployments: Sequence[Deployment]) -> dict[str, Found]:
+    """Which of the images are there, by their tags."""
+    found: dict[str, Found] = {}
+    for start in range(0, len(deployments), _AT_ONCE):
+        some = deployments[start : start + _AT_ONCE]
+        looks = await asyncio.gather(*(services.images.look(app, image_of(deployment)) for deployment in some))
+        found |= {deployment.image_tag: look for deployment, look in zip(some, looks, strict=True)}
+    return found
 
 
 async def rolled_out_versions(services: Services, app: str) -> list[Deployment]:

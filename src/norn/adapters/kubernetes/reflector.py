@@ -26,6 +26,7 @@ from norn.adapters.kubernetes.resources import (
     resource_version,
 )
 from norn.errors import NornError
+from norn.waiting import wait_set
 
 log = structlog.get_logger(__name__)
 
@@ -200,9 +201,7 @@ class Mirror:
         self._waiting[app].add(event)
 
         async def wait(at_most_s: float) -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(at_most_s):
-                    await event.wait()
+            await wait_set(event, at_most_s)
             event.clear()
 
         try:

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from norn.domain.claims import Claim
 from norn.domain.contents import Rewritten
 from norn.domain.deployments import Deployment, Kind, Status
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepRecord, StepStatus
 from norn.domain.schema import StepLoss
-from norn.domain.store import Claim, Event, Quarantine, Restore
+from norn.domain.store import Event, Quarantine, Restore
 from norn.domain.surroundings import DatabaseState, Noted, Surroundings
 
 Row = Mapping[str, Any]

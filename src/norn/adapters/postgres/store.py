@@ -34,13 +34,14 @@ from norn.adapters.postgres.rows import (
 from norn.adapters.postgres.transactions import AcceptingTransaction, FencedTransaction
 from norn.adapters.processes import boot_id, is_running, start_time
 from norn.domain.audit import Who
+from norn.domain.claims import Beat, Claim
 from norn.domain.deployments import Deployment
 from norn.domain.health import HealthCheck
 from norn.domain.operations import Operation
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.servers import ServerSeen, StaleLease
-from norn.domain.store import AppState, Beat, Claim, Event, Quarantine, Restore
+from norn.domain.store import AppState, Event, Quarantine, Restore
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 

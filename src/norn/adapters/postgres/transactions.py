@@ -15,11 +15,12 @@ from norn.adapters.postgres.outbox import ending_of, note_end
 from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
 from norn.domain import audit
 from norn.domain.audit import Entry, Outcome, Who
+from norn.domain.claims import Begun, Claim
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.snapshots import Snapshot
-from norn.domain.store import NOW, Begun, Claim
+from norn.domain.store import NOW
 from norn.domain.surroundings import DatabaseState, Noted
 from norn.errors import NotPossible
 
