@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from norn.cli import about
-from norn.cli.main import COMMANDS, parser_for
+from norn.cli.main import COMMANDS, parse, parser_for
 from norn.cli.output import table
 from norn.cli.transport import parse_url, quote
 from norn.errors import SettingInvalid
@@ -26,6 +26,32 @@ def test_each_command_has_help_with_examples(name: str) -> None:
     assert "examples:" in text or name == "version"
     for option in ("--output", "--url", "--token", "--ca", "--quiet"):
         assert option in text
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["deploy", "shop", "3f2a91c", "--force"],
+        ["deploy", "shop", "--force", "3f2a91c"],
+        ["deploy", "--force", "shop", "3f2a91c"],
+    ],
+)
+def test_an_option_may_stand_before_between_and_after_the_names(argv: list[str]) -> None:
+    args = parse(argv)
+    assert (args.app, args.ref, args.force) == ("shop", "3f2a91c", True)
+
+
+def test_apps_may_be_named_on_both_sides_of_an_option() -> None:
+    args = parse(["rollback", "shop", "--reason", "checkout answers 500", "pay", "mail"])
+    assert (args.apps, args.reason) == (["shop", "pay", "mail"], "checkout answers 500")
+
+
+@pytest.mark.parametrize("argv", [["deploy"], ["deploy", "shop", "--force", "3f2a91c", "main"], ["status", "--nope"]])
+def test_what_is_missing_or_too_much_is_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(argv)
+    assert exit_.value.code == 2
+    assert f"hint: `norn {argv[0]} --help` has examples." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

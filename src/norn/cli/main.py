@@ -108,6 +108,11 @@ def parser_for(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command that exists; options may stand before, between and after the names."""
+    return parser_for(argv[0]).parse_intermixed_args(argv[1:])
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command; the exit status of the contract."""
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -121,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
         hint = f"Did you mean `norn {near[0]}`?" if near else "`norn --help` lists the commands."
         print(f"error: there is no command {name!r}.\nhint: {hint}", file=sys.stderr)
         return EXIT_USAGE
-    args = parser_for(name).parse_args(argv[1:])
+    args = parse([name, *argv[1:]])
     context = Context(args)
     try:
         status: int = args.run(context)

@@ -16,8 +16,6 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from norn.domain.access import Grant
-from norn.domain.audit import Who
 from norn.domain.ports.access import Known
 from norn.errors import DatabaseUnavailable, Malformed, NornError, NotAllowed, NotAuthenticated, TooManyAttempts
 from norn.http.cookies import (
@@ -31,7 +29,7 @@ from norn.http.cookies import (
     sign_in_url,
 )
 from norn.http.limits import WrongTokens, replaying, retry_after
-from norn.http.problems import problem_response
+from norn.http.problems import note_refused, problem_response
 from norn.http.requests import Context
 from norn.operations.access import Gate
 from norn.ui.errors import page_of, wants_page
@@ -156,17 +154,6 @@ async def _by_session(gate: Gate, wrong: WrongTokens, scope: Scope, headers: Map
     grant = session.token.grant
     scope["state"] |= {"grant": grant, "actor": grant.token_name, "session": Session(secret)}
     return True
-
-
-async def note_refused(scope: Scope, error: NornError, action: str = "refused", subject: str | None = None) -> None:
-    """Write down that somebody was not let in, or that what they sent was not theirs."""
-    if error.status not in (401, 403, 429):
-        return
-    state = scope["state"]
-    grant: Grant | None = state.get("grant")
-    who = Who(state.get("actor", ""), grant.token_name if grant is not None else "", state["address"])
-    subject = f"{scope['method']} {scope['path']}" if subject is None else subject
-    await _context(scope).attempts.note(who, action, subject, error.message)
 
 
 def refusal(scope: Scope, error: NornError) -> Response:

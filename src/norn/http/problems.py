@@ -12,9 +12,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from norn.domain.access import Grant
+from norn.domain.audit import Who
 from norn.domain.scrubbing import NOTHING, Scrubber
 from norn.errors import Invalid, Malformed, NornError, NotAllowed, NotAuthenticated
-from norn.http.requests import context_of, services_of, who_of
+from norn.http.requests import Context, services_of
 
 log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -55,17 +57,23 @@ def _invalid(error: RequestValidationError) -> NornError:
 async def _on_norn_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, NornError)
     if isinstance(error, NotAllowed) and not error.noted:
-        await note_refused(request, error)
+        await note_refused(request.scope, error)
     scrubber = services_of(request).known.of(request.path_params.get("app"))
     return problem_response(error, scrubber)
 
 
-async def note_refused(request: Request, error: NornError) -> None:
-    """Write down that somebody has tried what they may not do."""
+async def note_refused(scope: Scope, error: NornError, action: str = "refused", subject: str | None = None) -> None:
+    """Write down that somebody was not let in, may not do what they tried, or that what they sent was not theirs."""
+    if error.status not in (401, 403, 429):
+        return
     error.noted = True
-    app = request.path_params.get("app")
-    subject = f"{request.method} {request.url.path}"
-    await context_of(request).attempts.note(who_of(request), "refused", subject, error.message, app=app)
+    context: Context = scope["app"].state.context
+    state = scope["state"]
+    grant: Grant | None = state.get("grant")
+    who = Who(state.get("actor", ""), grant.token_name if grant is not None else "", state["address"])
+    subject = f"{scope['method']} {scope['path']}" if subject is None else subject
+    app = scope.get("path_params", {}).get("app")
+    await context.attempts.note(who, action, subject, error.message, app=app)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:

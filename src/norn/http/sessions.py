@@ -9,10 +9,11 @@ from fastapi.responses import RedirectResponse, Response
 
 from norn.domain.access import Permission
 from norn.errors import NornError, NotAuthenticated, TooManyAttempts
-from norn.http.access import admit, note_refused
+from norn.http.access import admit
 from norn.http.cookies import SIGN_IN, cookie_name, headers_of, is_tls, local_path, secret_of
 from norn.http.limits import WrongTokens
 from norn.http.permissions import Of, may
+from norn.http.problems import note_refused
 from norn.http.requests import CallerOf, ContextOf, context_of, session_of
 from norn.operations.access import SESSION_S, sign_in, sign_out
 from norn.ui.rendering import render

@@ -38,6 +38,12 @@ def page_of(request: Request, problem: Response) -> Response:
     )  # fmt: skip
 
 
+def answer_on_form(error: NornError) -> None:
+    """Raises what no form answers: whoever is not let in, or asks for what is not there, gets a page of its own."""
+    if error.status in (401, 403, 404):
+        raise error
+
+
 def install(app: FastAPI) -> None:
     """Over the handlers of the API, which say what is on the page."""
     for kind in (NornError, RequestValidationError, HTTPException, Exception):

@@ -12,6 +12,7 @@ from norn.http.permissions import may
 from norn.http.requests import ServicesOf
 from norn.operations.prune import plan_of, request_prune
 from norn.operations.services import Services
+from norn.ui.errors import answer_on_form
 from norn.ui.forms import form_of
 from norn.ui.rendering import render
 from norn.ui.requests import see_other
@@ -52,7 +53,6 @@ async def post_retention(request: Request, app: AppName, services: ServicesOf) -
     try:
         operation = await request_prune(services, app, caller, seen=fields.line("seen"))
     except NornError as error:
-        if error.status in (401, 403, 404):
-            raise
+        answer_on_form(error)
         return await _page(request, services, app, error)
     return see_other(f"/operations/{operation.id}")

@@ -12,6 +12,7 @@ from norn.http.requests import ServicesOf, grant_of, who_of
 from norn.operations.rollback_plan import request_rollback
 from norn.operations.rollback_request import Seen
 from norn.operations.services import Caller, Services
+from norn.ui.errors import answer_on_form
 from norn.ui.forms import Fields, form_of
 from norn.ui.rendering import render
 from norn.ui.requests import see_other
@@ -58,8 +59,7 @@ async def post_rollback(request: Request, app: AppName, services: ServicesOf) ->
         )
         reply = await request_rollback(services, wanted, caller)
     except NornError as error:
-        if error.status in (401, 403, 404):
-            raise
+        answer_on_form(error)
         return await _page(request, services, app, choice, error, reason)
     where = f"/operations/{reply.deployment.id}" if reply.deployment is not None else f"/apps/{app}"
     return see_other(where)

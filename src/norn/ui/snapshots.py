@@ -19,6 +19,7 @@ from norn.operations import overview, snapshot, undo, verify
 from norn.operations.app_databases import service_of, sharing
 from norn.operations.restore import RestoreRequest, request_restore, undoable
 from norn.operations.services import Services
+from norn.ui.errors import answer_on_form
 from norn.ui.forms import Fields, form_of
 from norn.ui.rendering import render
 from norn.ui.requests import see_other
@@ -136,8 +137,7 @@ async def post_restore(request: Request, app: AppName, services: ServicesOf) -> 
     try:
         return _follow(await request_restore(services, wanted, caller))
     except NornError as error:
-        if error.status in (401, 403, 404):
-            raise
+        answer_on_form(error)
         return await _restore_page(request, services, app, name, error, fields)
 
 
@@ -154,6 +154,5 @@ async def post_undo(request: Request, app: AppName, services: ServicesOf) -> Res
 
 
 async def _refused(request: Request, services: Services, app: str, error: NornError, reason: str = "") -> Response:
-    if error.status in (401, 403, 404):
-        raise error
+    answer_on_form(error)
     return await _page(request, services, app, error, reason)
