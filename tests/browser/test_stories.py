@@ -157,3 +157,19 @@ def test_all_of_it_is_in_the_audit(window: Visit, page: Page) -> None:
         expect(table.get_by_text(action, exact=True).first).to_be_visible()
     expect(table).to_contain_text("two is too slow")
     until(lambda: "refused" in table.inner_text(), "the refusal")
+
+
+def test_others_on_the_database_go_back_with_it_once_that_is_ticked(
+    window: Visit, page: Page, world: World, shop: GitApp
+) -> None:
+    world.app("till").spec("services: {postgres: {database: shop}}\n")
+    window.go("/apps/shop/snapshots")
+    page.get_by_role("listitem").filter(has_text="before the tidying").get_by_role("link", name="Restore").click()
+    press = page.get_by_role("button", name="Prepare it")
+    press.click()
+    expect(page.get_by_role("alert")).to_contain_text("till")
+    page.get_by_role("group", name="Others use this database, too").get_by_label("till goes back with it").check()
+    press.click()
+    page.get_by_role("button", name="Yes, go on").click()
+    done(window)
+    assert books(shop) == [1, 2, 3]
