@@ -50,6 +50,23 @@ def test_where_it_is_switched_off_it_reports_and_the_version_stays(server: NornS
     assert app.get() == "two"
 
 
+def test_what_a_version_printed_before_it_was_rolled_back_stands_in_its_bake(server: NornServer) -> None:
+    app = App(server, "talkative")
+    app.deploy("one")
+    app.spec(bake="60s")
+    app.commit("two", extra="print('the cache is cold', flush=True)")
+    id_ = server.api("POST", f"/api/apps/{app.name}/deploy").body["id"]
+    server.rolled_out(id_)
+    app.fall_ill()
+    failed = server.ended(id_)
+    app.get_well()
+    server.ended(failed["error"]["automatic"]["deploymentId"])
+    bake = next(step["output"] for step in failed["steps"] if step["step"] == "bake")
+    assert "the last of what it printed:\n" in bake
+    assert "the cache is cold" in bake
+    assert "the cache is cold" not in server.norn("logs", app.name).out, "that is what would have been lost"
+
+
 def test_where_going_back_is_not_enough_it_reports_and_waits(server: NornServer) -> None:
     if not can_reach(Path(App.psql), for_apps()):
         pytest.skip("psql is where apps cannot reach it")

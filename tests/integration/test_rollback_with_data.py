@@ -105,6 +105,41 @@ def test_what_was_written_to_data_that_is_taken_back_is_kept_beside_it(app: App)
     assert server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "there is nothing to take back"
 
 
+def test_a_deploy_that_fails_after_its_migration_says_what_stays_and_the_way_back_that_it_names_works(
+    shared_norn: NornServer,
+) -> None:
+    app = App(shared_norn, f"stays{next(numbers)}")
+    app.declare("CREATE TABLE books (id bigint PRIMARY KEY, title text)")
+    app.deploy("one")
+    app.declare("ALTER TABLE books RENAME COLUMN title TO name")
+    live = shared_norn.status(app.name)["live"]["imageTag"]
+    app.commit("two", extra="raise SystemExit('cannot start')")
+    failed = shared_norn.norn("deploy", app.name)
+    assert failed.exit_status == 1
+    assert "What the migration has committed stays in the database." in failed.err
+    assert "undone" not in "".join(line for line in failed.err.splitlines() if re.search("migrate|snapshot", line))
+    steps = {step["step"]: step["status"] for step in shared_norn.operation(failed.json()["id"])["steps"]}
+    assert (steps["snapshot"], steps["migrate"], steps["deploy"]) == ("done", "done", "failed")
+    command = re.search(r"`norn (rollback \S+ --to \S+ --restore-snapshot)`", failed.err)
+    assert command is not None, failed.err
+    back = shared_norn.norn(*command[1].split(), "--yes")
+    assert back.exit_status == 0, back.err
+    assert (shared_norn.status(app.name)["live"]["imageTag"], app.get()) == (live, "one")
+    with app.database() as connection:
+        assert connection.execute("SELECT count(title) FROM books").fetchone() == (0,)
+
+
+def test_a_deploy_that_fails_after_a_harmless_migration_says_that_what_is_live_goes_on(shared_norn: NornServer) -> None:
+    app = App(shared_norn, f"stays{next(numbers)}")
+    app.declare("CREATE TABLE books (id bigint PRIMARY KEY)")
+    app.deploy("one")
+    app.declare("ALTER TABLE books ADD COLUMN pages integer")
+    app.commit("two", extra="raise SystemExit('cannot start')")
+    live = shared_norn.status(app.name)["live"]["imageTag"]
+    failed = shared_norn.norn("deploy", app.name)
+    assert f"{live}, which is live, can go on with it" in failed.err
+
+
 def test_the_data_of_what_is_live_can_be_had_after_a_deploy_has_failed(app: App) -> None:
     with_data(app)
     app.declare("ALTER TABLE books DROP COLUMN title", more=more())

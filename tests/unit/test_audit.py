@@ -89,6 +89,15 @@ async def test_what_was_counted_is_written_with_how_often_it_was() -> None:
     assert {entry.who.address for entry in kept.entries} == {"10.0.0.7"}
 
 
+async def test_what_one_token_may_not_do_has_an_entry_for_each_thing() -> None:
+    kept = Kept()
+    attempts = Attempts(kept)  # type: ignore[arg-type]
+    who = Who("ada", "on-call", "10.0.0.7")
+    for subject in ("POST /api/apps/shop/deploy", "POST /api/apps/shop/rollback", "POST /api/apps/shop/rollback"):
+        await attempts.note(who, "refused", subject, "on-call may not do that")
+    assert [entry.subject for entry in kept.entries] == ["POST /api/apps/shop/deploy", "POST /api/apps/shop/rollback"]
+
+
 async def test_a_database_that_is_away_keeps_nobody_from_being_refused() -> None:
     kept = Kept()
     kept.away = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from norn.cli.context import Context
@@ -43,12 +42,16 @@ def run(context: Context) -> int:
     return outcome(context, deployment)
 
 
-def _see_it_rolled_back(context: Context, deployment: Mapping[str, Any]) -> None:
+def _see_it_rolled_back(context: Context, deployment: dict[str, Any]) -> None:
     """Where the server goes back by itself: until what it goes back to is live."""
     automatic = (deployment.get("error") or {}).get("automatic") or {}
     if automatic.get("deploymentId") and _is_there(context, automatic["deploymentId"]):
         context.printer.progress(f"{deployment['error']['message']} Going back to {automatic['imageTag']}", "yellow")
         follow(context, automatic["deploymentId"], lambda operation: operation["committed"], context.args.timeout)
+        back = context.client.get(f"/api/deployments/{automatic['deploymentId']}")
+        ended = "has gone back" if back["status"] not in ("failed", "cancelled") else "could not go back"
+        hint = f"Norn {ended} to {back['imageTag']} by itself: `norn watch {back['id']}`."
+        deployment["error"] = deployment["error"] | {"hint": hint}
 
 
 def _is_there(context: Context, operation_id: str) -> bool:

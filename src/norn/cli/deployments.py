@@ -54,7 +54,10 @@ def _data(restore: Document | None) -> list[str]:
     else:
         verified = f"verified {ago(restore['verifiedAt'])} ago" if restore["verifiedAt"] else "never verified"
         what = f"{restore['snapshot']}, {ago(restore['takenAt'])} old, {verified}"
-    return [f"  data: {what}", f"  down for about {restore['expectedDowntimeS']:g} s while the databases are swapped"]
+    return [
+        f"  data: {what}; what would be lost is looked up, shown and asked before anything is changed",
+        f"  down for about {restore['expectedDowntimeS']:g} s while the databases are swapped",
+    ]
 
 
 def show_plan(plan: Document) -> str:
@@ -96,6 +99,8 @@ def explain(deployment: Document) -> None:
                 print(f"  | {line}", file=sys.stderr)
         for undo in error.get("undoErrors", ()):
             print(f"NOT UNDONE, the step {undo['step']}: {undo['message']}", file=sys.stderr)
+        if error.get("stays"):
+            print(f"STAYS: {error['stays']}", file=sys.stderr)
         if error.get("hint"):
             print(f"hint: {error['hint']}", file=sys.stderr)
 

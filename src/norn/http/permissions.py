@@ -33,7 +33,9 @@ def require(grant: Grant, permission: Permission, *apps: str | None) -> None:
     for app in apps:
         if refusal := grant.refusal(permission, app):
             raise NotAllowed(
-                f"{refusal}.", hint="`norn token list` shows what each token permits.", permission=permission.value
+                f"{refusal}.",
+                hint="`norn token list` shows an admin what each token permits.",
+                permission=permission.value,
             )
 
 

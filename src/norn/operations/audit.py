@@ -63,8 +63,8 @@ async def record(
 class Attempts:
     """What is tried in vain: sign-ins, tokens nobody knows, what a role does not permit.
 
-    One entry a minute for each address, with how often, and no more than `norn.domain.audit.MOST_TALLIED` of them:
-    whoever is let in by nobody cannot fill the disk.
+    One entry a minute for each address, and for each thing that one token may not do, with how often, and no more than
+    `norn.domain.audit.MOST_TALLIED` of them: whoever is let in by nobody cannot fill the disk.
     """
 
     audit: Audit
@@ -74,7 +74,8 @@ class Attempts:
     async def note(self, who: Who, action: str, subject: str, reason: str, *, app: str | None = None) -> None:
         """Write it down, or count it. Never fails."""
         entry = Entry(who, action, subject, Outcome.REFUSED, app, reason)
-        key, now = self._tally.note(f"{who.address} {who.token} {action}", asyncio.get_running_loop().time())
+        what = f" {subject}" if who.token else ""
+        key, now = self._tally.note(f"{who.address} {who.token} {action}{what}", asyncio.get_running_loop().time())
         self._last[key] = entry
         if now:
             await self._write(key, 1)

@@ -13,7 +13,7 @@ from norn.domain.operations import OperationKind, OperationStatus
 from norn.domain.store import Fenced
 from norn.domain.targets import NoTarget, Question
 from norn.domain.verdict import verdict_of
-from norn.errors import BakeFailed, RuntimeUnavailable
+from norn.errors import BakeFailed, NornError, RuntimeUnavailable
 from norn.operations.health import check_health
 from norn.operations.procedures import Outcome, Run
 from norn.operations.readiness import findings_of
@@ -30,14 +30,40 @@ UNANSWERED_S = 600.0
 BY = "norn"
 """Who asks for a rollback that nobody asked for."""
 _LOOK_EVERY_S = 10
+_LOGS_S = 5.0
+_LAST_LINES = 20
+"""Of each process."""
 
 
 async def bake(run: Run, services: Services, bake_s: float) -> None:
     """Watch the health of what has just rolled out through its bake time.
 
-    Raises BakeFailed after three failing checks in a row, or two restarts. The time goes on through a restart of the
-    server: what counts is when the bake began.
+    Raises BakeFailed after three failing checks in a row, or two restarts; what the version printed last is in the
+    output by then. The time goes on through a restart of the server: what counts is when the bake began.
     """
+    try:
+        await _watch_health(run, services, bake_s)
+    except BakeFailed:
+        await _tell_last_words(run, services)
+        raise
+
+
+async def _tell_last_words(run: Run, services: Services) -> None:
+    """What its processes printed goes with them, as soon as something else is live."""
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(_LOGS_S):
+            lines.extend([line async for line in services.runtime.logs(run.app, follow=False, tail=_LAST_LINES)])
+    except (NornError, TimeoutError) as error:
+        why = error.message if isinstance(error, NornError) else "it takes too long."
+        run.output.line(f"[what it printed could not be read: {why}]")
+    if lines:
+        run.output.line("the last of what it printed:")
+    for line in lines[-2 * _LAST_LINES :]:
+        run.output.line(f"  {line}")
+
+
+async def _watch_health(run: Run, services: Services, bake_s: float) -> None:
     now = await services.store.now()
     if "bakeBegan" not in run.state:
         await run.checkpoint(bakeBegan=rfc3339(now))

@@ -39,7 +39,7 @@ from norn.operations.prune import apply_retention
 from norn.operations.quarantine import refuse_quarantined
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.snapshot import forget_unrecorded, take_noted
-from norn.operations.surroundings import foresee, note_surroundings
+from norn.operations.surroundings import foresee, note_surroundings, what_stays
 from norn.operations.versions import live_version
 
 MIGRATION_JOB = "migrate"
@@ -122,9 +122,9 @@ def deploy_procedure(services: Services) -> Procedure:
             Step("clone", steps.clone, undo=steps.cleanup, begins=steps.begin),
             Step("build", steps.build),  # an image that nothing runs harms nobody; retention removes it
             Step("test", steps.test, begins=rollouts.entering(Status.TESTING)),
-            Step("snapshot", steps.snapshot, undo=steps.let_go, begins=rollouts.entering(Status.SNAPSHOTTING)),
+            Step("snapshot", steps.snapshot, tidy=steps.let_go, begins=rollouts.entering(Status.SNAPSHOTTING)),
             # What a migration did cannot be undone: only its authors know it. The snapshot is the way back.
-            Step("migrate", steps.migrate, undo=steps.end_migration, begins=rollouts.entering(Status.MIGRATING)),
+            Step("migrate", steps.migrate, tidy=steps.end_migration, begins=rollouts.entering(Status.MIGRATING)),
             Step("deploy", steps.deploy, undo=steps.put_back, begins=rollouts.entering(Status.DEPLOYING)),
             Step("bake", steps.bake),
             Step("cleanup", steps.finish),
@@ -299,6 +299,8 @@ class DeploySteps:
             ended = await self._services.databases.end_sessions(database, _application(run))
             if ended:
                 run.output.line(f"ended {ended} sessions of the migration: what they had not committed is undone")
+            run.state["stays"] = await what_stays(run, self._services)
+            run.output.line(run.state["stays"])
         await self._exclusive.let_go(run)
 
     async def deploy(self, run: Run) -> None:

@@ -220,12 +220,13 @@ class Executor:
             # By a note of its own: a step that failed is called so for ever, and must not be undone twice, least of all
             # after those before it.
             undone = run.state.setdefault(_UNDONE, [])
-            if step.undo is None or record.ordinal in undone:
+            undo = step.undo or step.tidy
+            if undo is None or record.ordinal in undone:
                 continue
             structlog.contextvars.bind_contextvars(step=step.name)
             output = StepOutput(kept=record.output, scrubber=run.scrubber)
             run.output = output
-            error = await self._undo_step(run, procedure, record.ordinal, step, step.undo)
+            error = await self._undo_step(run, procedure, record.ordinal, step, undo)
             if error is not None:
                 output.line(f"[could not be undone: {error.message}]")
                 failed_undo.append(run.scrubber.json(error.to_json()) | {"step": step.name})
@@ -235,10 +236,13 @@ class Executor:
                     break
             output.end()
             undone.append(record.ordinal)
-            status = StepStatus.FAILED if record.status is StepStatus.FAILED else StepStatus.UNDONE
+            stays = step.undo is None or record.status is StepStatus.FAILED
+            status = record.status if stays else StepStatus.UNDONE
             await self._write(run, _ending(run, record.ordinal, status, output.text))
             self._point(f"{run.operation.kind.value}.{step.name}.undone")
         facts = dict(failure) | ({"undoErrors": failed_undo} if failed_undo else {})
+        if stay := run.state.get("stays"):
+            facts["stays"] = run.scrubber.json(stay)
         cancelled = failure.get("code") == Cancelled.code
         ended_as = OperationStatus.CANCELLED if cancelled else OperationStatus.FAILED
         return await self._end(run, procedure, Outcome(ended_as, facts))

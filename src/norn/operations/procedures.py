@@ -75,6 +75,8 @@ class Step:
     run: Action
     undo: Action | None = None
     """None: there is nothing to undo, or it cannot be undone (the step's own documentation says which)."""
+    tidy: Action | None = None
+    """In place of `undo`, where what the step did stays: ends and removes what is left of its work."""
     begins: Callable[[Fenced], Awaitable[None]] | None = None
     """What else becomes true, in the same transaction, when the step begins."""
 

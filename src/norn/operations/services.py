@@ -177,9 +177,10 @@ async def accepting(services: Services, app: str, caller: Caller, operation_id: 
 def busy(refused: Refuse) -> Busy:
     """The error for a request that another operation does not let through."""
     id_, app = refused.operation.id, refused.operation.app
+    back = f", `norn rollback {app}` goes back at once" if refused.operation.kind is OperationKind.DEPLOY else ""
     return Busy(
         f"{refused.why} ({id_}).",
-        hint=f"`norn watch {id_}` follows it, `norn cancel {id_}` stops it, `norn rollback {app}` goes back at once.",
+        hint=f"`norn watch {id_}` follows it, `norn cancel {id_}` stops it{back}.",
         operationId=id_,
     )
 

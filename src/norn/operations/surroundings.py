@@ -19,6 +19,9 @@ from norn.operations.procedures import Run
 from norn.operations.services import Services
 from norn.operations.versions import live_version
 
+_LOOK_S = 10.0
+"""So long a deploy that has failed may look at what it leaves."""
+
 
 async def note_surroundings(
     run: Run, services: Services, moment: str, spec: Infraspec, database: AppDatabase | None
@@ -62,6 +65,30 @@ async def _since_the_last(run: Run, services: Services, noted: Noted, state: Dat
     moved = {table for table, file in state.files.items() if files.get(table, file) != file}
     changed = rewritten(last.database.contents, state.contents, moved) if noted.moment == AFTER else ()
     return replace(noted, losses=losses, rewritten=changed)
+
+
+async def what_stays(run: Run, services: Services) -> str:
+    """What a deploy that has failed leaves in the database, and whether what is live can go on with that."""
+    stays = "What the migration has committed stays in the database."
+    own, live = await services.store.deployment(run.id), await live_version(services, run.app)
+    if live is None or live.deployment is None or own is None:
+        return stays
+    question = Question(run.app, live.deployment, LiveVersion(own.image_tag, own.digest or "", own), template=True)
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            verdict = verdict_of(await assess(services, question))
+    except (LeaseLost, DatabaseUnavailable):
+        raise
+    except (NornError, TimeoutError):
+        return f"{stays} Whether {live.image_tag} can go on with it could not be found out."
+    against = ", ".join(dict.fromkeys(found.code for found in verdict.findings if found.level is verdict.level))
+    if verdict.level is not Level.UNSAFE:
+        return f"{stays} {live.image_tag}, which is live, can go on with it: {against or verdict.level.value}."
+    stays += f" {live.image_tag}, which is live, was not made for it: {against}."
+    if own.snapshot is None:
+        return stays
+    command = f"norn rollback {run.app} --to {live.image_tag} --restore-snapshot"
+    return f"{stays} `{command}` brings schema and data back as they were before it."
 
 
 async def foresee(run: Run, services: Services) -> None:
