@@ -75,6 +75,18 @@ def test_a_restore_brings_the_snapshot_back_and_an_undo_what_was_live(shared_nor
     assert books(app) == [2, 3, 4]
 
 
+def test_after_an_undo_retention_knows_of_the_databases_that_there_are(shared_norn: NornServer) -> None:
+    app = library(shared_norn)
+    assert shared_norn.norn("snapshots", "restore", app.name, newest(app), "--yes").exit_status == 0
+    assert shared_norn.norn("snapshots", "undo", app.name, "--yes").exit_status == 0
+    fates = shared_norn.norn("prune", app.name, "--dry-run").json()["fates"]
+    with app.database() as connection:
+        there = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+    named = {fate["name"] for fate in fates if fate["kind"] == "database"}
+    assert named == {name for name in there if name.startswith(f"{app.name}_before_restore_")}
+    assert len(named) == 1
+
+
 def test_it_asks_before_it_swaps_and_says_what_would_be_lost(shared_norn: NornServer) -> None:
     app = library(shared_norn)
     operation = asking(shared_norn, restore(app)["id"])

@@ -74,6 +74,7 @@ def test_the_target_is_the_newest_known_good_deployment_before_what_is_live() ->
         (deployment(2, "b", Status.ROLLED_BACK, rolled_back_by="d9"), "it was rolled back by d9"),
         (deployment(2, "b", Status.BUILDING), "it has not rolled out"),
         (deployment(2, "c"), "its image is what is live"),
+        (deployment(2, "c", rolled_out_at=None), "its image is what is live"),  # its data was brought back
         (deployment(2, "b", proven_at=None), "it was not proven through its whole bake time"),
     ],
     ids=lambda value: value.status.value if isinstance(value, Deployment) else "",

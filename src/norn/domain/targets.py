@@ -80,6 +80,9 @@ def _why_not(
     candidate: Deployment, live: LiveVersion | None, quarantined: Mapping[str, str], missing: frozenset[str]
 ) -> str | None:
     """The first reason against a candidate, None where there is none."""
+    same = live is not None and candidate.digest is not None and candidate.digest == live.digest
+    if live is not None and (same or candidate.image_tag == live.image_tag):
+        return "its image is what is live"
     match candidate.status:
         case Status.FAILED:
             return f"it failed: {(candidate.error or {}).get('message', 'no reason recorded')}"
@@ -89,11 +92,8 @@ def _why_not(
             return "it was rolled back" + (f" by {candidate.rolled_back_by}" if candidate.rolled_back_by else "")
         case _ if candidate.rolled_out_at is None:
             return "it has not rolled out"
-    if live is not None:
-        if candidate.image_tag == live.image_tag or (candidate.digest is not None and candidate.digest == live.digest):
-            return "its image is what is live"
-        if live.deployment is not None and candidate.origin_seq > live.deployment.origin_seq:
-            return f"it is newer than what is live; `--to {candidate.image_tag}` goes forward to it"
+    if live is not None and live.deployment is not None and candidate.origin_seq > live.deployment.origin_seq:
+        return f"it is newer than what is live; `--to {candidate.image_tag}` goes forward to it"
     if candidate.image_tag in quarantined:
         return f"its image is in quarantine: {quarantined[candidate.image_tag]}"
     if candidate.image_tag in missing:

@@ -95,7 +95,8 @@ async def _live(
         return None, None
     if live is None or runs is None:
         return None, None
-    shown = _live_document(live, rfc3339(runs.since))
+    began = live.deployment.live_from if live.deployment is not None else None
+    shown = _live_document(live, rfc3339(began or runs.since))  # a restart makes no version newer
     if health is None:
         return shown, None
     return shown, {

@@ -37,7 +37,9 @@ async def plan_of(services: Services, app_name: str, except_operation: str = "")
     target = await find_target(services, app.name, live, now)
     used = [operation for operation in active if operation.id != except_operation]
     formers = [
-        FormerDatabase(found.id, found.former, found.restored_at) for found in restores if found.dropped_at is None
+        FormerDatabase(found.id, found.former, found.restored_at)
+        for found in restores
+        if found.dropped_at is None and found.undone_by is None  # an undo has made it what is live
     ]
     in_use = InUse(
         live.digest if live else None,
