@@ -32,3 +32,20 @@ def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_error_moves_no_cursor_either(capsys: pytest.CaptureFixture[str]) -> None:
     Printer("text", quiet=False).explain(NornError(HOSTILE, hint=HOSTILE))
     assert not set(capsys.readouterr().err) & set("\x1b\x07\x9b")
+
+
+def test_a_refused_rollback_says_why_that_target_and_what_was_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    target = {
+        "imageTag": "shop:1",
+        "why": "the newest known-good deployment before the live shop:3",
+        "skipped": [{"imageTag": "shop:2", "why": "it was rolled back"}],
+    }
+    verdict = {"level": "unsafe", "findings": [{"level": "unsafe", "message": "The column city is gone.", "ways": []}]}
+    error = NornError("Going back to shop:1 is not enough.", target=target, verdict=verdict)
+    Printer("text", quiet=False).explain(error)
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Going back to shop:1 is not enough.",
+        "  why: the newest known-good deployment before the live shop:3",
+        "  passed over shop:2: it was rolled back",
+        "  unsafe: The column city is gone.",
+    ]

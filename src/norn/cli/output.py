@@ -74,7 +74,11 @@ class Printer:
         for candidate in error.facts.get("candidates") or ():
             self._say(f"  there is {candidate}")
         if verdict := error.facts.get("verdict"):
+            from norn.cli.deployments import reasons
             from norn.cli.verdicts import findings, ways
+
+            for line in reasons(error.facts):
+                self._say(line)
 
             for line in (*findings(verdict), *ways(verdict)):
                 self._say(line)

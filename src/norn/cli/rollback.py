@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from norn.cli.context import Context
-from norn.cli.deployments import announce, outcome, show_plan
+from norn.cli.deployments import announce, outcome, reasons, show_plan
 from norn.cli.transport import Problem, quote
 from norn.errors import EXIT_DONE, Invalid, StillRunning, Unsafe
 
@@ -157,8 +157,10 @@ def _request(context: Context, app: str, body: dict[str, Any]) -> dict[str, Any]
     except Problem as problem:
         if problem.code != Unsafe.code or context.args.dry_run or not context.printer.interactive:
             raise
-        if not goes_on_all_the_same(problem.facts.get("verdict")):
-            raise
+        for line in reasons(problem.facts):
+            context.printer.progress(line)
+        if not goes_on_all_the_same(problem.facts.pop("verdict", None)):
+            raise  # the reasons are on the screen already
         reply = context.client.request("POST", path, body | {"force": True}, headers)
     return reply
 
