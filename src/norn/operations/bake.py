@@ -30,7 +30,7 @@ UNANSWERED_S = 600.0
 BY = "norn"
 """Who asks for a rollback that nobody asked for."""
 _LOOK_EVERY_S = 10
-_LOGS_S = 5.0
+_LOGS_S = 2.0
 _LAST_LINES = 20
 """Of each process."""
 

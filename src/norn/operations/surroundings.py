@@ -70,9 +70,13 @@ async def _since_the_last(run: Run, services: Services, noted: Noted, state: Dat
 async def what_stays(run: Run, services: Services) -> str:
     """What a deploy that has failed leaves in the database, and whether what is live can go on with that."""
     stays = "What the migration has committed stays in the database."
+    operation = await services.store.operation(run.id)
+    if operation is not None and (operation.cancel or {}).get("preemptedBy"):
+        return stays  # a rollback waits for this, and has a verdict of its own
     own, live = await services.store.deployment(run.id), await live_version(services, run.app)
     if live is None or live.deployment is None or own is None:
         return stays
+    unknown = f"Whether {live.image_tag}, which is live, can go on with it could not be found out."
     question = Question(run.app, live.deployment, LiveVersion(own.image_tag, own.digest or "", own), template=True)
     try:
         async with asyncio.timeout(_LOOK_S):
@@ -80,7 +84,9 @@ async def what_stays(run: Run, services: Services) -> str:
     except (LeaseLost, DatabaseUnavailable):
         raise
     except (NornError, TimeoutError):
-        return f"{stays} Whether {live.image_tag} can go on with it could not be found out."
+        return f"{stays} {unknown}"
+    if verdict.level is not Level.UNSAFE and any(found.code == "not_checked" for found in verdict.findings):
+        return f"{stays} {unknown}"
     against = ", ".join(dict.fromkeys(found.code for found in verdict.findings if found.level is verdict.level))
     if verdict.level is not Level.UNSAFE:
         return f"{stays} {live.image_tag}, which is live, can go on with it: {against or verdict.level.value}."
