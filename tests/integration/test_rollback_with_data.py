@@ -129,6 +129,23 @@ def test_a_deploy_that_fails_after_its_migration_says_what_stays_and_the_way_bac
         assert connection.execute("SELECT count(title) FROM books").fetchone() == (0,)
 
 
+def test_where_the_way_back_would_take_an_older_snapshot_a_failed_deploy_says_that(shared_norn: NornServer) -> None:
+    app = App(shared_norn, f"stays{next(numbers)}")
+    app.declare("CREATE TABLE books (id bigint PRIMARY KEY, title text)")
+    app.deploy("one")
+    app.declare("ALTER TABLE books ADD COLUMN pages integer")
+    app.commit("two", extra="raise SystemExit('cannot start')")
+    assert shared_norn.norn("deploy", app.name).exit_status == 1
+    app.declare("ALTER TABLE books RENAME COLUMN title TO name")
+    app.commit("three", extra="raise SystemExit('cannot start')")
+    failed = shared_norn.norn("deploy", app.name)
+    newer, older = (
+        row["name"] for row in shared_norn.api("GET", f"/api/apps/{app.name}/snapshots").body["snapshots"][:2]
+    )
+    assert f"The data as they were before it are in {newer}" in failed.err
+    assert f"takes an older one, {older}, and loses what was written since" in failed.err
+
+
 def test_a_deploy_that_fails_after_a_harmless_migration_says_that_what_is_live_goes_on(shared_norn: NornServer) -> None:
     app = App(shared_norn, f"stays{next(numbers)}")
     app.declare("CREATE TABLE books (id bigint PRIMARY KEY)")

@@ -18,6 +18,7 @@ from norn.operations.assessment import assess, configuration_of, infraspec_of
 from norn.operations.procedures import Run
 from norn.operations.services import Services
 from norn.operations.versions import live_version
+from norn.operations.way_back import data_of
 
 _LOOK_S = 10.0
 """So long a deploy that has failed may look at what it leaves."""
@@ -93,8 +94,12 @@ async def what_stays(run: Run, services: Services) -> str:
     stays += f" {live.image_tag}, which is live, was not made for it: {against}."
     if own.snapshot is None:
         return stays
-    command = f"norn rollback {run.app} --to {live.image_tag} --restore-snapshot"
-    return f"{stays} `{command}` brings schema and data back as they were before it."
+    command = f"`norn rollback {run.app} --to {live.image_tag} --restore-snapshot`"
+    name = await data_of(services, run.app, live.deployment)
+    if name == own.snapshot:
+        return f"{stays} {command} brings schema and data back as they were before it."
+    older = f"; {command} takes an older one, {name}, and loses what was written since" if name is not None else ""
+    return f"{stays} The data as they were before it are in {own.snapshot}{older}."
 
 
 async def foresee(run: Run, services: Services) -> None:

@@ -71,6 +71,12 @@ def for_retention(rows: Mapping[str, Mapping[str, Any]]) -> list[StoredSnapshot]
     return [StoredSnapshot(name, row["taken_at"], row["operation_id"], row["kept"]) for name, row in rows.items()]
 
 
+async def data_of(services: Services, app: str, version: Deployment) -> str | None:
+    """The snapshot that a rollback with data to that version would restore now."""
+    history = await services.store.deployments(app=app, limit=_HISTORY)
+    return way_back(version.digest or "", history, for_retention(await stored_snapshots(services, app)))
+
+
 async def find_way_back(
     services: Services,
     app_name: str,
