@@ -80,11 +80,10 @@ async def what_stays(run: Run, services: Services) -> str:
     unknown = f"Whether {live.image_tag}, which is live, can go on with it could not be found out."
     question = Question(run.app, live.deployment, LiveVersion(own.image_tag, own.digest or "", own), template=True)
     try:
-        async with asyncio.timeout(_LOOK_S):
-            verdict = verdict_of(await assess(services, question))
+        verdict = verdict_of(await assess(services, question, _LOOK_S))
     except (LeaseLost, DatabaseUnavailable):
         raise
-    except (NornError, TimeoutError):
+    except NornError:
         return f"{stays} {unknown}"
     if verdict.level is not Level.UNSAFE and any(found.code == "not_checked" for found in verdict.findings):
         return f"{stays} {unknown}"
