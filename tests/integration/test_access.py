@@ -357,11 +357,7 @@ def test_the_audit_knows_who_signed_in_and_who_made_a_token(server: NornServer, 
     make(server, "noted", "viewer")
     Browser(server).sign_in("wrong")
     browser.go("POST", "/sign-out", {"csrf": browser.proof()})
-    entries, more = [], ""
-    while more is not None:  # the tests before this one have tried what they may not do
-        page = server.api("GET", f"/api/audit?limit=200{more and f'&cursor={more}'}").body
-        entries += page["entries"]
-        more = page["cursor"]
+    entries = server.api("GET", "/api/audit?limit=200").body["entries"]
     assert {"token.create", "sign-in", "sign-in.failed", "sign-out"} <= {entry["action"] for entry in entries}
     assert server.token not in json.dumps(entries)
 

@@ -98,6 +98,16 @@ async def test_what_one_token_may_not_do_has_an_entry_for_each_thing() -> None:
     assert [entry.subject for entry in kept.entries] == ["POST /api/apps/shop/deploy", "POST /api/apps/shop/rollback"]
 
 
+async def test_what_one_token_tries_does_not_hide_what_a_stranger_tries() -> None:
+    kept = Kept()
+    attempts = Attempts(kept)  # type: ignore[arg-type]
+    for number in range(2 * MOST_TALLIED):
+        await attempts.note(Who("eve", "viewer", "10.0.0.8"), "refused", f"POST /api/apps/{number}/deploy", "not hers")
+    await attempts.note(Who("", "", "10.0.0.7"), "sign-in.failed", "", "not known")
+    assert (kept.entries[-1].action, kept.entries[-1].who.address) == ("sign-in.failed", "10.0.0.7")
+    assert len(kept.entries) == MOST_TALLIED + 2, "a bound, the others as one, and the stranger"
+
+
 async def test_a_database_that_is_away_keeps_nobody_from_being_refused() -> None:
     kept = Kept()
     kept.away = True

@@ -68,17 +68,21 @@ class Attempts:
     """
 
     audit: Audit
-    _tally: Tally = field(default_factory=Tally)
-    _last: dict[str, Entry] = field(default_factory=dict)
+    _tallies: Mapping[bool, Tally] = field(default_factory=lambda: {False: Tally(), True: Tally()})
+    """Of strangers, and of those with a token."""
+    _last: dict[tuple[bool, str], Entry] = field(default_factory=dict)
 
     async def note(self, who: Who, action: str, subject: str, reason: str, *, app: str | None = None) -> None:
         """Write it down, or count it. Never fails."""
         entry = Entry(who, action, subject, Outcome.REFUSED, app, reason)
-        what = f" {subject}" if who.token else ""
-        key, now = self._tally.note(f"{who.address} {who.token} {action}{what}", asyncio.get_running_loop().time())
-        self._last[key] = entry
+        known = bool(who.token)  # each kind has its own bound: neither hides the other
+        what = f" {subject}" if known else ""
+        key, now = self._tallies[known].note(
+            f"{who.address} {who.token} {action}{what}", asyncio.get_running_loop().time()
+        )
+        self._last[known, key] = entry
         if now:
-            await self._write(key, 1)
+            await self._write(known, key, 1)
 
     async def run(self) -> None:
         """For ever: write down what was counted."""
@@ -88,12 +92,15 @@ class Attempts:
 
     async def write_due(self, now: float) -> None:
         """Write down what was counted until now, where its minute is over."""
-        for key, count in self._tally.due(now).items():
-            await self._write(key, count)
-        self._last = {key: entry for key, entry in self._last.items() if self._tally.knows(key)}
+        for known, tally in self._tallies.items():
+            for key, count in tally.due(now).items():
+                await self._write(known, key, count)
+        self._last = {
+            (known, key): entry for (known, key), entry in self._last.items() if self._tallies[known].knows(key)
+        }
 
-    async def _write(self, key: str, count: int) -> None:
-        last = self._last[key]
+    async def _write(self, known: bool, key: str, count: int) -> None:
+        last = self._last[known, key]
         who = Who(OTHERS, "", OTHERS) if key == OTHERS else last.who
         entry = Entry(who, last.action, last.subject, last.outcome, last.app, last.reason, None, {"attempts": count})
         try:
