@@ -9,12 +9,12 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from norn.adapters.postgres import queries
-from norn.adapters.postgres.audit import add_entries
 from norn.adapters.postgres.connections import Connection, Cursor
 from norn.adapters.postgres.outbox import ending_of, note_end
-from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row, pack, to_claim, to_deployment, to_operation
+from norn.adapters.postgres.publishing import Publishing, to_columns, to_json
+from norn.adapters.postgres.rows import pack, to_claim, to_deployment, to_operation
 from norn.domain import audit
-from norn.domain.audit import Entry, Outcome, Who
+from norn.domain.audit import Who
 from norn.domain.claims import Begun, Claim
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
@@ -24,106 +24,8 @@ from norn.domain.store import NOW
 from norn.domain.surroundings import DatabaseState, Noted
 from norn.errors import NotPossible
 
-_JSON_COLUMNS = {"template", "target", "verdict", "error", "workload"}
 
-
-def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
-    return None if value is None else Jsonb(value)
-
-
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = values.keys() - set(DEPLOYMENT_COLUMNS)
-    if unknown:
-        raise ValueError(f"deployments have no column {', '.join(sorted(unknown))}")
-    return {name: _json(value) if name in _JSON_COLUMNS else value for name, value in values.items()}
-
-
-class _Publishing:
-    """Collects the events of a transaction; they get their numbers last, so that the lock on them is held briefly.
-
-    What it does is written into the audit with the same commit.
-    """
-
-    _live: Row | None = None
-    _added: Cursor | None = None
-
-    def __init__(self, connection: Connection, app: str, who: Who | None = None) -> None:
-        self._connection = connection
-        self._app = app
-        self._who = who
-        self._entries: dict[str, Entry] = {}
-        """By what they are about."""
-        self._events: list[dict[str, Any]] = []
-        self._payloads: list[str] = []
-
-    def _publish(self, type_: str, operation_id: str | None, data: Mapping[str, Any]) -> None:
-        self._events.append({"operation_id": operation_id, "type": type_, "data": data})
-
-    def _notify(self, payload: str) -> None:
-        self._payloads.append(payload)
-
-    def _did(self, by: str, action: str, subject: str, reason: str = "", **facts: Any) -> None:
-        """Something for the audit, besides requests and ends."""
-        who = self._who or Who(by)
-        self._entries[f"{action} {subject}"] = Entry(who, action, subject, Outcome.DONE, self._app, reason, **facts)
-
-    def _requested(
-        self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
-    ) -> None:
-        who, live = self._who or Who(requested_by), self._live["image_tag"] if self._live else None
-        entry = audit.request(who, operation_id, self._app, kind.value, params, reason, live)
-        self._entries[operation_id] = entry
-
-    async def flush(self) -> None:
-        """Number and insert the events; the last thing before the commit."""
-        await add_entries(self._connection, list(self._entries.values()))
-        if self._events:
-            values = {"app": self._app, "events": Jsonb(self._events), "payloads": [*self._payloads, "events"]}
-            await self._connection.execute(queries.PUBLISH, values)
-        elif self._payloads:
-            await self._connection.execute(queries.NOTIFY, {"payloads": self._payloads})
-
-    async def _publish_deployment(self, deployment_id: str) -> None:
-        cursor = await self._connection.execute(queries.DEPLOYMENT_EVENT, {"id": deployment_id})
-        row = await cursor.fetchone()
-        if row is not None:
-            self._publish_columns(row)
-
-    def _publish_columns(self, columns: Mapping[str, Any]) -> None:
-        data = {name: columns[name] for name in ("id", "kind", "status")} | {"imageTag": columns["image_tag"]}
-        self._publish("deployment", columns["id"], data)
-
-    async def lift_quarantine(self, image_tag: str, digest: str | None, by: str) -> None:
-        values = {"app": self._app, "image_tag": image_tag, "digest": digest}
-        cursor = await self._connection.execute(queries.LIFT_QUARANTINE, values)
-        if await cursor.fetchone() is not None:
-            self._publish("quarantine", None, {"imageTag": image_tag, "lifted": True, "by": by})
-            self._did(by, "quarantine.lift", image_tag)
-
-    def _publish_queued(self, operation_id: str, kind: OperationKind) -> None:
-        self._publish("operation", operation_id, {"id": operation_id, "kind": kind.value, "status": "queued"})
-        self._notify("operations")
-
-    async def add_deployment(self, deployment_id: str, **columns: Any) -> None:
-        values = _columns({"id": deployment_id, "app": self._app} | columns)
-        if (entry := self._entries.get(deployment_id)) is not None:
-            self._entries[deployment_id] = audit.with_image(entry, columns["image_tag"], columns.get("from_image_tag"))
-        # A deploy is its own origin: its number is only known here.
-        names = [*values, "origin_seq"] if "origin_seq" not in values else list(values)
-        own = sql.SQL("currval(pg_get_serial_sequence('deployments', 'seq'))")
-        self._added = await self._connection.execute(
-            sql.SQL("INSERT INTO deployments ({}) VALUES ({}) RETURNING *").format(
-                sql.SQL(", ").join(map(sql.Identifier, ["seq", *names])),
-                sql.SQL(", ").join(
-                    [sql.SQL("DEFAULT"), *(sql.Placeholder(name) if name in values else own for name in names)]
-                ),
-            ),
-            values,
-        )
-        self._publish_columns(values)
-
-
-class AcceptingTransaction(_Publishing):
+class AcceptingTransaction(Publishing):
     """Takes a request for one app; whoever else asks for that app waits until this one has ended."""
 
     def __init__(self, connection: Connection, app: str, place: str | None, who: Who | None) -> None:
@@ -239,7 +141,7 @@ class AcceptingTransaction(_Publishing):
         await self._connection.execute(queries.REMEMBER_KEY, values)
 
 
-class FencedTransaction(_Publishing):
+class FencedTransaction(Publishing):
     """Writes of one claimed operation; its row is locked, so that nobody takes it over in between."""
 
     def __init__(self, connection: Connection, app: str, operation_id: str) -> None:
@@ -269,7 +171,7 @@ class FencedTransaction(_Publishing):
     async def mark(
         self, *, accepted: bool | None = None, committed: bool | None = None, undoing: Mapping[str, Any] | None = None
     ) -> None:
-        values = {"id": self._id, "accepted": accepted, "committed": committed, "undoing": _json(undoing)}
+        values = {"id": self._id, "accepted": accepted, "committed": committed, "undoing": to_json(undoing)}
         await self._connection.execute(queries.MARK, values)
         passed = {name: True for name, at in (("accepted", accepted), ("committed", committed)) if at}
         if passed:
@@ -279,7 +181,7 @@ class FencedTransaction(_Publishing):
     async def end(
         self, status: OperationStatus, error: Mapping[str, Any] | None, result: Mapping[str, Any] | None
     ) -> None:
-        values = {"id": self._id, "status": status.value, "error": _json(error), "result": _json(result)}
+        values = {"id": self._id, "status": status.value, "error": to_json(error), "result": to_json(result)}
         await self._connection.execute(queries.END_OPERATION, values)
         ending = await ending_of(self._connection, self._id)
         await note_end(self._connection, ending)
@@ -311,7 +213,7 @@ class FencedTransaction(_Publishing):
         return True
 
     async def update_deployment(self, **columns: Any) -> None:
-        values = _columns(columns)
+        values = to_columns(columns)
         await self._connection.execute(
             sql.SQL("UPDATE deployments SET {} WHERE id = {}").format(
                 sql.SQL(", ").join(
@@ -401,7 +303,7 @@ class FencedTransaction(_Publishing):
             "losses": Jsonb([loss.to_json() for loss in noted.losses]),
             "rewritten": Jsonb([one.to_json() for one in noted.rewritten]),
             "database": pack(database.to_json()) if database is not None else None,
-            "configuration": _json(configuration),
+            "configuration": to_json(configuration),
         }
         query = queries.NOTE_SURROUNDINGS_AGAIN if again else queries.NOTE_SURROUNDINGS
         await self._connection.execute(query, values)
