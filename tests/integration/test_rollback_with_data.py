@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.fixtures.apps import App
 from tests.fixtures.archives import TITLED, UNTITLED, archive, books, healthy, more, tag_of, with_data
-from tests.fixtures.norn import NornServer, until
+from tests.fixtures.norn import Finished, NornServer, until
 
 from norn.adapters.accounts import can_reach, for_apps
 
@@ -105,17 +105,29 @@ def test_what_was_written_to_data_that_is_taken_back_is_kept_beside_it(app: App)
     assert server.norn("snapshots", "undo", app.name, "--yes").exit_status == 4, "there is nothing to take back"
 
 
+def shelf(server: NornServer) -> App:
+    """Its first version is live, with a table."""
+    app = App(server, f"stays{next(numbers)}")
+    app.declare("CREATE TABLE books (id bigint PRIMARY KEY, title text)")
+    app.deploy("one")
+    return app
+
+
+def migrated_in_vain(app: App, statement: str) -> Finished:
+    """A deploy whose migration has happened, and whose version cannot start."""
+    app.declare(statement)
+    app.commit("two", extra="raise SystemExit('cannot start')")
+    failed = app.server.norn("deploy", app.name)
+    assert failed.exit_status == 1
+    return failed
+
+
 def test_a_deploy_that_fails_after_its_migration_says_what_stays_and_the_way_back_that_it_names_works(
     shared_norn: NornServer,
 ) -> None:
-    app = App(shared_norn, f"stays{next(numbers)}")
-    app.declare("CREATE TABLE books (id bigint PRIMARY KEY, title text)")
-    app.deploy("one")
-    app.declare("ALTER TABLE books RENAME COLUMN title TO name")
+    app = shelf(shared_norn)
     live = shared_norn.status(app.name)["live"]["imageTag"]
-    app.commit("two", extra="raise SystemExit('cannot start')")
-    failed = shared_norn.norn("deploy", app.name)
-    assert failed.exit_status == 1
+    failed = migrated_in_vain(app, "ALTER TABLE books RENAME COLUMN title TO name")
     assert "What the migration has committed stays in the database." in failed.err
     assert "undone" not in "".join(line for line in failed.err.splitlines() if re.search("migrate|snapshot", line))
     steps = {step["step"]: step["status"] for step in shared_norn.operation(failed.json()["id"])["steps"]}
@@ -130,15 +142,9 @@ def test_a_deploy_that_fails_after_its_migration_says_what_stays_and_the_way_bac
 
 
 def test_where_the_way_back_would_take_an_older_snapshot_a_failed_deploy_says_that(shared_norn: NornServer) -> None:
-    app = App(shared_norn, f"stays{next(numbers)}")
-    app.declare("CREATE TABLE books (id bigint PRIMARY KEY, title text)")
-    app.deploy("one")
-    app.declare("ALTER TABLE books ADD COLUMN pages integer")
-    app.commit("two", extra="raise SystemExit('cannot start')")
-    assert shared_norn.norn("deploy", app.name).exit_status == 1
-    app.declare("ALTER TABLE books RENAME COLUMN title TO name")
-    app.commit("three", extra="raise SystemExit('cannot start')")
-    failed = shared_norn.norn("deploy", app.name)
+    app = shelf(shared_norn)
+    migrated_in_vain(app, "ALTER TABLE books ADD COLUMN pages integer")
+    failed = migrated_in_vain(app, "ALTER TABLE books RENAME COLUMN title TO name")
     newer, older = (
         row["name"] for row in shared_norn.api("GET", f"/api/apps/{app.name}/snapshots").body["snapshots"][:2]
     )
@@ -147,13 +153,9 @@ def test_where_the_way_back_would_take_an_older_snapshot_a_failed_deploy_says_th
 
 
 def test_a_deploy_that_fails_after_a_harmless_migration_says_that_what_is_live_goes_on(shared_norn: NornServer) -> None:
-    app = App(shared_norn, f"stays{next(numbers)}")
-    app.declare("CREATE TABLE books (id bigint PRIMARY KEY)")
-    app.deploy("one")
-    app.declare("ALTER TABLE books ADD COLUMN pages integer")
-    app.commit("two", extra="raise SystemExit('cannot start')")
+    app = shelf(shared_norn)
     live = shared_norn.status(app.name)["live"]["imageTag"]
-    failed = shared_norn.norn("deploy", app.name)
+    failed = migrated_in_vain(app, "ALTER TABLE books ADD COLUMN pages integer")
     assert f"{live}, which is live, can go on with it" in failed.err
 
 

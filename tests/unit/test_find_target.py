@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from tests.unit.test_targets import NOW, deployment
 
-from norn.domain.deployments import Deployment, Kind, Status
+from norn.domain.deployments import Deployment
 from norn.domain.images import Image
 from norn.domain.ports import Found, Presence
 from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.operations.services import Services
 from norn.operations.versions import find_target
 
-NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
-
-
-def deployment(seq: int) -> Deployment:
-    at = NOW - timedelta(days=400) + seq * timedelta(hours=1)
-    return Deployment(
-        id=f"d{seq}",
-        seq=seq,
-        app="shop",
-        kind=Kind.DEPLOY,
-        status=Status.DEPLOYED,
-        image_tag=f"shop:{seq}",
-        digest=f"sha256:{seq}",
-        commit_sha=f"{seq:040}",
-        commit_subject="",
-        origin_seq=seq,
-        requested_by="ada",
-        requested_at=at,
-        rolled_out_at=at,
-        proven_at=at,
-        live_from=at,
-        live_until=at + timedelta(hours=1),
-    )
-
 
 class Shop:
     """A history of so many versions, the newest of them live, and the images that are still there."""
 
     def __init__(self, versions: int, *there: int) -> None:
-        self.history = [deployment(seq) for seq in range(versions, 0, -1)]
+        self.history = [deployment(seq, str(seq)) for seq in range(versions, 0, -1)]
         self.there = {f"shop:{seq}" for seq in there}
         self.looked: list[str] = []
         self.at_once = self.most_at_once = 0

@@ -77,10 +77,7 @@ class Printer:
             from norn.cli.deployments import reasons
             from norn.cli.verdicts import findings, ways
 
-            for line in reasons(error.facts):
-                self._say(line)
-
-            for line in (*findings(verdict), *ways(verdict)):
+            for line in (*reasons(error.facts), *findings(verdict), *ways(verdict)):
                 self._say(line)
         for wrong in (error.facts.get("problems") or ())[:20]:
             self._say(f"  {wrong.get('message', wrong)}")
