@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -326,10 +327,17 @@ def test_a_missing_secret_fails_at_once_with_its_name(server: NornServer, space:
     assert "keyless-vault" in failed.err
 
 
+def full(space: Namespace) -> bool:
+    """Whether a pod more would be refused: a quota is in force only after its controller has counted once."""
+    more = ["kubectl", "--namespace", space.name, "run", "more", "--image=none", "--dry-run=server"]
+    return "exceeded quota" in subprocess.run(more, capture_output=True, text=True, check=False).stderr
+
+
 def test_a_full_namespace_is_named_in_the_controllers_words(server: NornServer, space: Namespace) -> None:
     two_versions(server, space, "crowded", timeout="8s")
     space.kubectl("create", "quota", "crowded", "--hard=pods=1")
     try:
+        until(lambda: full(space), "the quota to be in force")
         failed = server.norn("rollback", "crowded")
     finally:
         space.kubectl("delete", "quota", "crowded")
