@@ -20,7 +20,8 @@ from norn.adapters.postgres.store import PostgresStore
 from norn.domain.audit import Asked
 from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
-from norn.errors import Busy, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
+from norn.domain.store import AppState, Changed
+from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
 from norn.operations import execution
 from norn.operations.cancel import request_cancel
 from norn.operations.engine import Engine
@@ -449,6 +450,24 @@ async def test_a_transaction_that_is_cancelled_leaves_no_connection_in_pipeline_
         await connections.close()
 
 
+async def test_statements_that_a_newer_norn_has_outdated_are_prepared_anew(url: str) -> None:
+    connections = Connections(url, size=3)
+    await connections.open()
+    try:
+        await connections.do("CREATE TABLE grows (id integer)")
+        async with connections.connection(), connections.connection():
+            pass  # now there are three
+        for _ in range(6):  # the pool hands them out in turns
+            await connections.all("SELECT * FROM grows")
+        await connections.do("ALTER TABLE grows ADD COLUMN more text")
+        with pytest.raises(DatabaseUnavailable, match="changed the schema"):
+            await connections.all("SELECT * FROM grows")
+        for _ in range(6):
+            assert await connections.all("SELECT * FROM grows") == []
+    finally:
+        await connections.close()
+
+
 # ---- taking over -------------------------------------------------------------------------------------------------
 
 
@@ -531,6 +550,76 @@ async def test_the_same_request_sent_at_once_is_taken_once(store: PostgresStore,
         *(once(services, caller, ASKED, lambda: take_alone(services, app, KIND, caller, "")) for _ in range(5))
     )
     assert len(set(ids)) == 1
+
+
+# ---- what a request was decided on --------------------------------------------------------------------------------
+
+
+async def take_as_seen(store: PostgresStore, app: str, seen: AppState, key: str = "") -> str:
+    """Accept an operation that was decided on when the app stood like that."""
+    id_ = new_id()
+    async with store.accepting(app, seen=seen) as transaction:
+        await transaction.add_operation(id_, KIND, {}, "ada", "")
+        if key:
+            await transaction.remember(key, "hash", id_)
+    return id_
+
+
+async def test_a_request_is_taken_where_all_is_as_it_was_seen(store: PostgresStore, app: str) -> None:
+    await take(store, app)
+    id_ = await take_as_seen(store, app, await store.app_state(app))
+    assert id_ in [operation.id for operation in (await store.app_state(app)).active]
+
+
+async def test_a_request_is_not_taken_where_something_else_is_under_way_by_now(store: PostgresStore, app: str) -> None:
+    seen = await store.app_state(app)
+    other = await take(store, app)
+    with pytest.raises(Changed):
+        await take_as_seen(store, app, seen)
+    assert [operation.id for operation in (await store.app_state(app)).active] == [other]
+
+
+async def test_a_request_is_not_taken_where_what_is_under_way_has_ended(store: PostgresStore, app: str) -> None:
+    id_ = await take(store, app)
+    seen = await store.app_state(app)
+    async with working(store):
+        await ended(store, id_)
+    with pytest.raises(Changed):
+        await take_as_seen(store, app, seen)
+
+
+async def test_a_request_is_not_taken_where_what_is_under_way_has_passed_the_point_of_no_return(
+    store: PostgresStore, app: str
+) -> None:
+    id_ = await take(store, app)
+    claimed = await claim(store, "one", id_)
+    seen = await store.app_state(app)
+    async with store.fenced(claimed) as transaction:
+        await transaction.mark(committed=True)
+    with pytest.raises(Changed):
+        await take_as_seen(store, app, seen)
+
+
+async def test_a_request_is_not_taken_where_something_else_is_live_by_now(store: PostgresStore, app: str) -> None:
+    id_ = await take(store, app)
+    claimed = await claim(store, "one", id_)
+    async with store.accepting(app) as accepting:
+        await accepting.add_deployment(
+            id_, kind="deploy", status="deploying", image_tag=f"{app}:1", commit_sha="", requested_by="ada"
+        )
+    seen = await store.app_state(app)
+    async with store.fenced(claimed) as transaction:
+        await transaction.make_live()
+    with pytest.raises(Changed):
+        await take_as_seen(store, app, seen)
+
+
+async def test_a_request_whose_key_was_used_meanwhile_is_not_taken(store: PostgresStore, app: str) -> None:
+    seen, key = await store.app_state(app), new_id()
+    await take_as_seen(store, f"{app}-2", await store.app_state(f"{app}-2"), key)
+    with pytest.raises(Changed):
+        await take_as_seen(store, app, seen, key)
+    assert (await store.app_state(app)).active == []
 
 
 # ---- the audit ---------------------------------------------------------------------------------------------------

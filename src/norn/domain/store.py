@@ -104,6 +104,10 @@ class AppState:
     """As `Store.newest_change`."""
 
 
+class Changed(Exception):
+    """What a request was decided on has changed since: nothing is written, and it is to be decided anew."""
+
+
 class Fenced(Protocol):
     """A transaction of one claimed operation."""
 
@@ -243,8 +247,14 @@ class Store(Protocol):
     @property
     def audit(self) -> Audit: ...
 
-    def accepting(self, app: str, who: Who | None = None) -> AbstractAsyncContextManager[Accepting]:
-        """`who` is written into the audit, with what is done; None: whoever each thing is requested by."""
+    def accepting(
+        self, app: str, who: Who | None = None, seen: AppState | None = None
+    ) -> AbstractAsyncContextManager[Accepting]:
+        """`who` is written into the audit, with what is done; None: whoever each thing is requested by.
+
+        With `seen`, nothing is read again. Raises Changed, at the end at the latest, where something else is under way
+        or live by now, or the Idempotency-Key is in use.
+        """
         ...
 
     def fenced(self, claim: Claim) -> AbstractAsyncContextManager[Fenced]: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from norn.domain.audit import Asked
 from norn.domain.claims import Begun
 from norn.domain.deployments import Deployment, Status
 from norn.domain.operations import Accept, Answer, Operation, OperationKind, admit
-from norn.domain.store import AppState
+from norn.domain.store import AppState, Changed
 from norn.domain.targets import LiveVersion, NoTarget, Question, Target
 from norn.domain.verdict import Finding, Level, Verdict, verdict_of
 from norn.errors import Busy, NothingToRollBackTo
@@ -29,7 +30,7 @@ from norn.operations.rollback_request import (
     stale,
 )
 from norn.operations.rollouts import refuse_halted, remembered
-from norn.operations.services import Caller, Services, accepting, new_id, once
+from norn.operations.services import Caller, Services, accepting, answer_again, new_id, once
 from norn.operations.versions import find_target, find_version, live_version
 from norn.operations.way_back import WayBack, back_without_data, find_way_back
 
@@ -128,9 +129,10 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
     async def take() -> str:
         nonlocal reply
         for _ in range(_LOOKS):
-            reply = await _look_and_take(services, app.name, request, caller)
-            if reply is not None:
+            with suppress(Changed):
+                reply = await _look_and_take(services, app.name, request, caller)
                 return reply.deployment.id if reply.deployment else ""
+            await answer_again(services, caller)
         raise Busy(f"What is live of {app.name} changed {_LOOKS} times while looking.", hint="Try again.")
 
     if request.dry_run:  # nothing is asked for but to know
@@ -142,19 +144,16 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
     return reply if reply is not None else Reply(await services.store.deployment(operation_id))
 
 
-async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply | None:
-    """Plan, then take the request if the world is still as the plan found it; None where it is not."""
-    state, live, doubts, named = await asyncio.gather(
-        services.store.app_state(app),
-        live_version(services, app),
-        services.runtime.findings(app),
-        _named(services, app, request),
+async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply:
+    """Plan, then take the request if the world is still as the plan found it. Raises Changed where it is not."""
+    named, (state, live), doubts = await asyncio.gather(
+        _named(services, app, request), _state(services, app), services.runtime.findings(app)
     )
     admission = admit(OperationKind.ROLLBACK, state.active, explicit=not request.joins(state.active))
     if isinstance(admission, Answer):
         joined = await services.store.deployment(admission.operation.id)
         if joined is None or joined.status.ended:
-            return None  # it has ended since
+            raise Changed  # it has ended since
         if request.from_deployment_id not in (None, joined.id, joined.from_deployment_id):
             raise stale(request, live)
         return Reply(joined, unchanged=True)
@@ -180,6 +179,11 @@ async def _look_and_take(services: Services, app: str, request: RollbackRequest,
     if request.dry_run:
         return Reply(None, plan=plan)
     return await _take(services, app, request, caller, plan, state)
+
+
+async def _state(services: Services, app: str) -> tuple[AppState, LiveVersion | None]:
+    state = await services.store.app_state(app)
+    return state, await live_version(services, app, state.live)
 
 
 async def _judged(services: Services, request: RollbackRequest, plan: Plan, state: AppState) -> Plan:
@@ -294,7 +298,7 @@ async def _take(
     caller: Caller,
     plan: Plan,
     state: AppState,
-) -> Reply | None:
+) -> Reply:
     operation_id = new_id()
     target = plan.target.deployment
     order = RollbackOrder(plan.target, plan.live, plan.verdict, caller.name, request.reason, request.template)
@@ -310,13 +314,7 @@ async def _take(
     )
     if plan.data is not None:
         params |= plan.data.params(confirm=request.confirm) | {"affects": list(request.affects)}
-    async with accepting(services, app, caller, operation_id) as transaction:
-        still = await transaction.active()
-        same = [(operation.id, operation.committed) for operation in state.active]
-        if [(operation.id, operation.committed) for operation in still] != same:
-            return None
-        if await transaction.live_deployment_id() != (state.live.id if state.live else None):
-            return None
+    async with accepting(services, app, caller, operation_id, state) as transaction:
         what = (operation_id, OperationKind.ROLLBACK, params, caller.name, request.reason)
         if begun is not None:
             await transaction.add_begun(*what, begun)

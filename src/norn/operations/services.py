@@ -28,7 +28,7 @@ from norn.domain.ports import (
     Source,
     Verification,
 )
-from norn.domain.store import Accepting, Store
+from norn.domain.store import Accepting, AppState, Store
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding, Level
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError
@@ -115,7 +115,7 @@ async def once(services: Services, caller: Caller, asked: Asked, take: Callable[
     """
     try:
         async with noting_refusal(services, caller, asked):
-            await _answer_again(services, caller)
+            await answer_again(services, caller)
             return await take()
     except _SameRequest as same:
         return same.operation_id
@@ -150,7 +150,8 @@ async def once_operation(
     return operation
 
 
-async def _answer_again(services: Services, caller: Caller) -> None:
+async def answer_again(services: Services, caller: Caller) -> None:
+    """Within `once`: if this very request was taken before, that is the answer. Raises IdempotencyKeyReused."""
     if caller.idempotency_key is None:
         return
     remembered = await services.store.remembered(caller.idempotency_key)
@@ -165,10 +166,16 @@ async def _answer_again(services: Services, caller: Caller) -> None:
 
 
 @asynccontextmanager
-async def accepting(services: Services, app: str, caller: Caller, operation_id: str) -> AsyncIterator[Accepting]:
-    """Take a request for an app, alone; the operation is remembered under the caller's Idempotency-Key."""
-    async with services.store.accepting(app, caller.who) as transaction:
-        await _answer_again(services, caller)  # the same request may have been taken while this one waited
+async def accepting(
+    services: Services, app: str, caller: Caller, operation_id: str, seen: AppState | None = None
+) -> AsyncIterator[Accepting]:
+    """Take a request for an app, alone; the operation is remembered under the caller's Idempotency-Key.
+
+    Raises Changed where the world is not as `seen` any more, or the same request was taken meanwhile.
+    """
+    async with services.store.accepting(app, caller.who, seen) as transaction:
+        if seen is None:
+            await answer_again(services, caller)  # the same request may have been taken while this one waited
         yield transaction
         if caller.idempotency_key is not None:
             await transaction.remember(caller.idempotency_key, caller.request_hash, operation_id)

@@ -22,12 +22,17 @@ _AT_ONCE = 32
 """So many images are asked for at the same time, where the first choice is gone."""
 
 
-async def live_version(services: Services, app: str) -> LiveVersion | None:
-    """What the runtime says is live, and the deployment it belongs to, by the runtime's own note or by its digest."""
+async def live_version(services: Services, app: str, recorded: Deployment | None = None) -> LiveVersion | None:
+    """What the runtime says is live, and the deployment it belongs to, by the runtime's own note or by its digest.
+
+    `recorded` is one that was just read, and need not be again if it is that.
+    """
     live = await services.runtime.live(app)
     if live is None:
         return None
-    deployment = await services.store.deployment(live.deployment_id) if live.deployment_id else None
+    deployment = recorded if recorded is not None and recorded.id == live.deployment_id else None
+    if deployment is None and live.deployment_id:
+        deployment = await services.store.deployment(live.deployment_id)
     if deployment is None or deployment.app != app or deployment.digest != live.digest:
         deployment = await services.store.deployment_of_digest(app, live.digest)
     return LiveVersion(live.image_tag, live.digest, deployment)

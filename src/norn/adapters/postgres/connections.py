@@ -15,6 +15,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from norn.errors import DatabaseUnavailable
 
+_OUTDATED = "RevalidateCachedQuery"
+"""Where PostgreSQL refuses a prepared `SELECT *` whose table has got another column since, in whatever language."""
 _TRUSTED_S = 1.0
 """A connection that was in use so recently is handed out unchecked."""
 
@@ -58,6 +60,8 @@ class Connections:
             "options": _OPTIONS,
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "tcp_user_timeout": 10_000,
+            # At its first use: a rollback is rare, and in a hurry.
+            "prepare_threshold": 0,
             "application_name": "norn",
         }
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -87,6 +91,11 @@ class Connections:
                 yield connection
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise DatabaseUnavailable(f"Norn's database does not answer: {error}".strip()) from error
+        except psycopg.errors.FeatureNotSupported as error:
+            if error.diag.source_function != _OUTDATED:
+                raise
+            await self._pool.drain()
+            raise DatabaseUnavailable("A newer Norn has just changed the schema of Norn's database.") from error
 
     async def all(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
         """The rows of one statement, which commits by itself."""

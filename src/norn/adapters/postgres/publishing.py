@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from norn.adapters.postgres import queries
 from norn.adapters.postgres.audit import add_entries
 from norn.adapters.postgres.connections import Connection, Cursor
-from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS, Row
+from norn.adapters.postgres.rows import DEPLOYMENT_COLUMNS
 from norn.domain import audit
 from norn.domain.audit import Entry, Outcome, Who
 from norn.domain.operations import OperationKind
@@ -36,7 +36,7 @@ class Publishing:
     What it does is written into the audit with the same commit.
     """
 
-    _live: Row | None = None
+    _live_tag: str | None = None
     _added: Cursor | None = None
 
     def __init__(self, connection: Connection, app: str, who: Who | None = None) -> None:
@@ -62,8 +62,8 @@ class Publishing:
     def _requested(
         self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
     ) -> None:
-        who, live = self._who or Who(requested_by), self._live["image_tag"] if self._live else None
-        entry = audit.request(who, operation_id, self._app, kind.value, params, reason, live)
+        who = self._who or Who(requested_by)
+        entry = audit.request(who, operation_id, self._app, kind.value, params, reason, self._live_tag)
         self._entries[operation_id] = entry
 
     async def flush(self) -> None:

@@ -195,6 +195,13 @@ SELECT id, app, kind, status, image_tag FROM deployments WHERE id = %(id)s
 # ---- taking requests ---------------------------------------------------------------------------------------------
 
 LOCK_APP: LiteralString = "SELECT pg_advisory_xact_lock(hashtextextended('norn app ' || %(app)s, 0))"
+# A statement that fails, with those that are on their way behind it: nobody waits for its answer before they are sent.
+EXPECT: LiteralString = """
+SELECT 1 / (coalesce((SELECT array_agg(id || ' ' || committed ORDER BY id COLLATE "C") FROM operations
+                       WHERE app = %(app)s AND status IN ('queued', 'running')), '{}') = %(active)s::text[]
+            AND (SELECT id FROM deployments WHERE app = %(app)s AND live_from IS NOT NULL AND live_until IS NULL)
+                IS NOT DISTINCT FROM %(live)s::text)::integer
+"""
 ADD_OPERATION: LiteralString = """
 INSERT INTO operations (id, app, kind, status, params, requested_by, reason, place)
 VALUES (%(id)s, %(app)s, %(kind)s, 'queued', %(params)s, %(requested_by)s, %(reason)s, %(place)s)
@@ -297,7 +304,8 @@ ORDER BY seq DESC LIMIT 100
 """
 
 NEWEST_CHANGE: LiteralString = """
-SELECT coalesce((SELECT string_agg(id, ' ' ORDER BY id) FROM operations
+SELECT clock_timestamp() AS now,
+       coalesce((SELECT string_agg(id, ' ' ORDER BY id) FROM operations
                   WHERE status IN ('queued', 'running') AND NOT committed
                     AND (kind IN ('deploy', 'restore') OR kind = 'rollback' AND params ? 'withData')), '') AS under_way,
        coalesce((SELECT id FROM operations

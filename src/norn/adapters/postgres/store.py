@@ -41,7 +41,7 @@ from norn.domain.operations import Operation
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.servers import ServerSeen, StaleLease
-from norn.domain.store import AppState, Event, Quarantine, Restore
+from norn.domain.store import AppState, Changed, Event, Quarantine, Restore
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
@@ -82,12 +82,21 @@ class PostgresStore:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def accepting(self, app: str, who: Who | None = None) -> AsyncIterator[AcceptingTransaction]:
-        async with self._connections.transaction() as connection:
-            transaction = AcceptingTransaction(connection, app, self._place, who)
-            await transaction.lock()
-            yield transaction
-            await transaction.flush()
+    async def accepting(
+        self, app: str, who: Who | None = None, seen: AppState | None = None
+    ) -> AsyncIterator[AcceptingTransaction]:
+        try:
+            async with self._connections.transaction() as connection:
+                transaction = AcceptingTransaction(connection, app, self._place, who)
+                await transaction.lock(seen)
+                yield transaction
+                await transaction.flush()
+        except pg.DivisionByZero as error:  # queries.EXPECT
+            raise Changed from error
+        except pg.UniqueViolation as error:
+            if seen is None or error.diag.constraint_name != "idempotency_keys_pkey":
+                raise
+            raise Changed from error
 
     @asynccontextmanager
     async def fenced(self, claim: Claim) -> AsyncIterator[FencedTransaction]:
@@ -282,16 +291,14 @@ class PostgresStore:
         async with self._connections.connection() as connection, connection.pipeline():
             active = await connection.execute(queries.ACTIVE_OF_APP, {"app": app})
             live = await connection.execute(queries.LIVE_DEPLOYMENT, {"app": app})
-            now = await connection.execute(queries.NOW)
             change = await connection.execute(queries.NEWEST_CHANGE)
             operations, recorded = await active.fetchall(), await live.fetchone()
-            clock, newest = await now.fetchone(), await change.fetchone()
-        assert clock is not None
+            newest = await change.fetchone()
         assert newest is not None
         return AppState(
             [to_operation(row) for row in operations],
             to_deployment(recorded) if recorded else None,
-            clock["now"],
+            newest["now"],
             to_change(newest),
         )
 

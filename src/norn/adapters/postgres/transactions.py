@@ -20,7 +20,7 @@ from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
 from norn.domain.snapshots import Snapshot
-from norn.domain.store import NOW
+from norn.domain.store import NOW, AppState
 from norn.domain.surroundings import DatabaseState, Noted
 from norn.errors import NotPossible
 
@@ -32,20 +32,34 @@ class AcceptingTransaction(Publishing):
         super().__init__(connection, app, who)
         self._place = place
         self._begun: tuple[Cursor, Cursor] | None = None
+        self._active: Sequence[Operation] = ()
+        self._live_id: str | None = None
 
-    async def lock(self) -> None:
-        """Returns once it is alone, and has learnt, with the same message, what every request has to know then."""
+    async def lock(self, seen: AppState | None = None) -> None:
+        """Returns once it is alone, and has learnt, with the same message, what every request has to know then.
+
+        Where the caller has `seen` that already, it returns at once, and the transaction fails where that has changed.
+        """
         await self._connection.execute(queries.LOCK_APP, {"app": self._app})
+        if seen is not None:
+            under_way = sorted(f"{operation.id} {str(operation.committed).lower()}" for operation in seen.active)
+            self._active = seen.active
+            if seen.live is not None:
+                self._live_id, self._live_tag = seen.live.id, seen.live.image_tag
+            values = {"app": self._app, "active": under_way, "live": self._live_id}
+            await self._connection.execute(queries.EXPECT, values)
+            return
         active = await self._connection.execute(queries.ACTIVE_OF_APP, {"app": self._app})
         live = await self._connection.execute(queries.LIVE_DEPLOYMENT, {"app": self._app})
         self._active = [to_operation(row) for row in await active.fetchall()]
-        self._live = await live.fetchone()
+        if (row := await live.fetchone()) is not None:
+            self._live_id, self._live_tag = row["id"], row["image_tag"]
 
     async def active(self) -> Sequence[Operation]:
         return self._active
 
     async def live_deployment_id(self) -> str | None:
-        return self._live["id"] if self._live else None
+        return self._live_id
 
     async def add_operation(
         self, operation_id: str, kind: OperationKind, params: Mapping[str, Any], requested_by: str, reason: str
