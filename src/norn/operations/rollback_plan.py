@@ -332,4 +332,5 @@ async def _take(
     if begun is not None:
         assert services.worker is not None
         services.worker.take(await transaction.claim())
+        await asyncio.sleep(0)  # the change first, then the answer
     return Reply(await transaction.deployment(), plan=plan)
