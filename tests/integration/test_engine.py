@@ -457,7 +457,7 @@ async def test_statements_that_a_newer_norn_has_outdated_are_prepared_anew(url: 
         await connections.do("CREATE TABLE grows (id integer)")
         async with connections.connection(), connections.connection():
             pass  # now there are three
-        for _ in range(6):  # the pool hands them out in turns
+        for _ in range(24):  # in turns; a statement is prepared when a connection has had it some times
             await connections.all("SELECT * FROM grows")
         await connections.do("ALTER TABLE grows ADD COLUMN more text")
         with pytest.raises(DatabaseUnavailable, match="changed the schema"):

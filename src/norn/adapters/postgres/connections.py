@@ -60,8 +60,6 @@ class Connections:
             "options": _OPTIONS,
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "tcp_user_timeout": 10_000,
-            # At its first use: a rollback is rare, and in a hurry.
-            "prepare_threshold": 0,
             "application_name": "norn",
         }
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
