@@ -132,7 +132,8 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
             with suppress(Changed):
                 reply = await _look_and_take(services, app.name, request, caller)
                 return reply.deployment.id if reply.deployment else ""
-            await answer_again(services, caller)
+            if not request.dry_run:
+                await answer_again(services, caller)  # it may be what has changed the world
         raise Busy(f"What is live of {app.name} changed {_LOOKS} times while looking.", hint="Try again.")
 
     if request.dry_run:  # nothing is asked for but to know
