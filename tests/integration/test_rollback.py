@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.fixtures.apps import App
-from tests.fixtures.norn import NornServer
+from tests.fixtures.norn import NornServer, Reply
 
 
 def test_an_image_changed_by_hand_is_seen_and_the_recorded_live_one_is_the_target(norn: NornServer) -> None:
@@ -53,3 +54,28 @@ def test_the_number_of_processes_stays_and_with_template_comes_back(norn: NornSe
     back = norn.norn("rollback", "many", "--to", first, "--template")
     assert back.exit_status == 0, back.err
     assert norn.status("many")["health"]["ready"] == 1
+
+
+def test_the_same_request_sent_several_times_at_once_is_one_rollback(norn: NornServer) -> None:
+    app = App(norn, "eager")
+    one = app.deploy("one")
+    app.deploy("two")
+
+    def ask(_: int) -> Reply:
+        return norn.api("POST", "/api/apps/eager/rollback", {"imageTag": one}, Idempotency_Key="eager-1")
+
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(ask, range(8)))
+    assert {reply.status for reply in replies} <= {200, 202}
+    assert len({reply.body["id"] for reply in replies}) == 1
+    assert [item["kind"] for item in norn.history("eager")] == ["rollback", "deploy", "deploy"]
+
+
+def test_a_dry_run_with_a_used_key_is_still_a_dry_run(norn: NornServer) -> None:
+    app = App(norn, "dry")
+    app.deploy("one")
+    two = app.deploy("two")
+    taken = norn.api("POST", "/api/apps/dry/rollback", {}, Idempotency_Key="dry-1")
+    norn.ended(taken.body["id"])
+    plan = norn.api("POST", "/api/apps/dry/rollback", {"dryRun": True, "imageTag": two}, Idempotency_Key="dry-1")
+    assert (plan.status, plan.body["dryRun"], plan.body["imageTag"]) == (200, True, two)
