@@ -25,6 +25,7 @@ from tests.fixtures.norn import NornServer, served, until
 from benchmarks.report import show
 
 ROUNDS = 12
+REQUESTS = 24
 WHOLE_ROUNDS = 4
 APPS = 100
 REACH_COMMAND, REACH_PATCH_MS, REACH_MANY, REACH_VERDICT_S = 0.8, 15.0, 0.5, 5.0
@@ -118,13 +119,11 @@ def patch_times(server: NornServer) -> dict[str, datetime]:
     return found
 
 
-def one_at_a_time(server: NornServer, space: Namespace) -> None:
-    """The command, and the server's part of it, on an app of one replica."""
+def the_command(server: NornServer, space: Namespace) -> None:
+    """The command, on an app of one replica."""
     app = ClusterApp(server, space, "single")
     tags = [app.deploy("one"), app.deploy("two")]
-    commands, undos, bare, sent = [], [], [], {}
-    api_server = ApiServer(space)
-    api_server.patch("single")
+    commands, undos = [], []
     for number in range(ROUNDS):
         argv = [NORN, "rollback", "single", "--to", tags[number % 2], "--no-wait"]
         known(server, "single", tags[number % 2])
@@ -132,11 +131,8 @@ def one_at_a_time(server: NornServer, space: Namespace) -> None:
         idle(server, "single")
         undos.append(timed(lambda: run(undo(space, "single"))))
         run(["kubectl", "--namespace", space.name, "rollout", "status", "deployment/single"])
-        known(server, "single", tags[number % 2])
-        at, reply = sent_and_reply(server, "single", tags[number % 2])
-        sent[reply["id"]] = at
+        server.norn("rollback", "single", "--to", tags[number % 2])
         idle(server, "single")
-        bare.append(api_server.patch("single") * 1e3)
     ratio = median(commands) / median(undos)
     show(
         "rollback_command",
@@ -148,6 +144,21 @@ def one_at_a_time(server: NornServer, space: Namespace) -> None:
         reach=f"at most {REACH_COMMAND} times kubectl rollout undo",
         reached=ratio <= REACH_COMMAND,
     )
+
+
+def the_request(server: NornServer, space: Namespace) -> None:
+    """The server's part of it. Nothing else is at work: a process that starts takes the caches of both processors."""
+    app = ClusterApp(server, space, "warm")
+    tags = [app.deploy("one"), app.deploy("two")]
+    bare, sent = [], {}
+    api_server = ApiServer(space)
+    api_server.patch("warm")
+    for number in range(REQUESTS):
+        known(server, "warm", tags[number % 2])
+        at, reply = sent_and_reply(server, "warm", tags[number % 2])
+        sent[reply["id"]] = at
+        idle(server, "warm")
+        bare.append(api_server.patch("warm") * 1e3)
     patched = patch_times(server)
     waits = [(patched[id_] - at).total_seconds() * 1e3 for id_, at in sent.items()]
     show(
@@ -290,7 +301,7 @@ def main() -> None:
         print("kubernetes_rollback: left out, KUBECONFIG names no cluster")
         return
     with namespace() as space, served(**space.settings()) as server:
-        for part in (one_at_a_time, whole_rollout, many_at_once, bad_version):
+        for part in (the_command, the_request, whole_rollout, many_at_once, bad_version):
             part(server, space)
 
 
