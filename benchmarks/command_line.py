@@ -12,6 +12,7 @@ from statistics import median
 from tests.fixtures.apps import App
 from tests.fixtures.norn import NornServer, until
 
+from benchmarks.installed import compile_modules
 from benchmarks.report import show
 
 RUNS = 30
@@ -28,6 +29,7 @@ def seconds(argv: list[str], environment: dict[str, str]) -> float:
 
 
 def main() -> None:
+    compile_modules()
     with tempfile.TemporaryDirectory(prefix="norn-bench-") as directory:
         server = NornServer(Path(directory))
         server.start()

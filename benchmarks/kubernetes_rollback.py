@@ -22,9 +22,10 @@ import yaml
 from tests.fixtures.clusters import ClusterApp, Namespace, namespace
 from tests.fixtures.norn import NornServer, served, until
 
+from benchmarks.installed import compile_modules
 from benchmarks.report import show
 
-ROUNDS = 12
+ROUNDS = 24
 REQUESTS = 24
 WHOLE_ROUNDS = 4
 APPS = 100
@@ -121,6 +122,7 @@ def patch_times(server: NornServer) -> dict[str, datetime]:
 
 def the_command(server: NornServer, space: Namespace) -> None:
     """The command, on an app of one replica."""
+    compile_modules()
     app = ClusterApp(server, space, "single")
     tags = [app.deploy("one"), app.deploy("two")]
     commands, undos = [], []
