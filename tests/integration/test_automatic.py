@@ -36,6 +36,42 @@ def falls_ill(server: NornServer, app: App) -> dict[str, Any]:
     return server.ended(id_)
 
 
+def restarted(server: NornServer, app: App, times: int) -> None:
+    for time in range(1, times + 1):
+        app.get("/exit")
+        until(lambda time=time: server.status(app.name)["health"]["restarts"] == time, "the restart")  # type: ignore[misc]
+        until(lambda: server.status(app.name)["health"]["healthy"], "its health")
+
+
+def test_a_version_that_is_restarted_twice_while_it_bakes_is_rolled_back(server: NornServer) -> None:
+    app = App(server, "restless")
+    app.deploy("one")
+    app.spec(bake="60s")
+    app.commit("two")
+    id_ = server.api("POST", "/api/apps/restless/deploy").body["id"]
+    server.rolled_out(id_)
+    until(lambda: "watching its health" in server.operation(id_)["steps"][-1].get("output", ""), "the bake")
+    app.get("/exit")
+    until(lambda: server.status("restless")["health"]["healthy"], "its health")
+    app.get("/exit")
+    failed = server.ended(id_)
+    server.ended(failed["error"]["automatic"]["deploymentId"])
+    assert "It was restarted 2 times" in failed["error"]["message"]
+    assert app.get() == "one"
+
+
+def test_restarts_of_before_its_bake_are_not_its_own(server: NornServer) -> None:
+    app = App(server, "reborn")
+    app.deploy("one")
+    restarted(server, app, 2)
+    app.spec('build: {test: sh -c "sleep 60"}\n')
+    app.commit("two")
+    deploy = server.api("POST", "/api/apps/reborn/deploy").body["id"]
+    server.step_begun(deploy, "test")
+    ensured = server.ended(server.norn("rollback", "reborn").json()["id"])
+    assert ensured["status"] == "succeeded", ensured["error"]
+
+
 def test_where_it_is_switched_off_it_reports_and_the_version_stays(server: NornServer) -> None:
     app = App(server, "by-hand")
     app.deploy("one")

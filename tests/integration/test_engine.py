@@ -552,6 +552,13 @@ async def test_the_same_request_sent_at_once_is_taken_once(store: PostgresStore,
     assert len(set(ids)) == 1
 
 
+async def test_what_has_ended_is_not_cancelled_by_what_pre_empts_it(store: PostgresStore, app: str) -> None:
+    id_ = await take(store, app)
+    async with store.accepting(app) as transaction:
+        assert await transaction.cancel(id_, "ada", "goes back", preempted_by=new_id())
+        assert not await transaction.cancel(id_, "ben", "goes back", preempted_by=new_id())
+
+
 # ---- what a request was decided on --------------------------------------------------------------------------------
 
 

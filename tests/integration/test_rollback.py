@@ -79,3 +79,39 @@ def test_a_dry_run_with_a_used_key_is_still_a_dry_run(norn: NornServer) -> None:
     norn.ended(taken.body["id"])
     plan = norn.api("POST", "/api/apps/dry/rollback", {"dryRun": True, "imageTag": two}, Idempotency_Key="dry-1")
     assert (plan.status, plan.body["dryRun"], plan.body["imageTag"]) == (200, True, two)
+
+
+def test_a_request_that_joined_a_rollback_goes_no_further_when_it_is_sent_again(norn: NornServer) -> None:
+    app = App(norn, "joined")
+    app.deploy("zero")
+    app.deploy("one")
+    app.deploy("two")
+    app.spec(bake="60s")
+    first = norn.norn("rollback", "joined", "--template", "--no-wait").json()["id"]
+    joined = norn.api("POST", "/api/apps/joined/rollback", Idempotency_Key="joined-1")
+    norn.rolled_out(first)
+    norn.norn("cancel", first)
+    norn.ended(first)
+    again = norn.api("POST", "/api/apps/joined/rollback", Idempotency_Key="joined-1")
+    assert [(reply.body["id"], reply.body["unchanged"]) for reply in (joined, again)] == [(first, True)] * 2
+    assert app.get() == "one"
+
+
+def test_a_request_that_found_all_as_it_was_to_be_changes_nothing_when_it_is_sent_again(norn: NornServer) -> None:
+    app = App(norn, "settled")
+    one = app.deploy("one")
+    live = norn.api("POST", "/api/apps/settled/rollback", {"imageTag": one}, Idempotency_Key="settled-1")
+    app.deploy("two")
+    again = norn.api("POST", "/api/apps/settled/rollback", {"imageTag": one}, Idempotency_Key="settled-1")
+    assert (live.status, again.status) == (200, 200)
+    assert (again.body["id"], again.body["unchanged"]) == (live.body["id"], True)
+    assert app.get() == "two"
+
+
+def test_a_dry_run_that_finds_all_as_it_was_to_be_does_not_take_the_key(norn: NornServer) -> None:
+    app = App(norn, "rehearsed")
+    one = app.deploy("one")
+    norn.api("POST", "/api/apps/rehearsed/rollback", {"imageTag": one, "dryRun": True}, Idempotency_Key="rehearsed-1")
+    app.deploy("two")
+    taken = norn.api("POST", "/api/apps/rehearsed/rollback", {"imageTag": one}, Idempotency_Key="rehearsed-1")
+    assert (taken.status, norn.ended(taken.body["id"])["status"], app.get()) == (202, "succeeded", "one")

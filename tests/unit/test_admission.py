@@ -14,9 +14,10 @@ DEPLOY, ROLLBACK = OperationKind.DEPLOY, OperationKind.ROLLBACK
 RESTART, SNAPSHOT = OperationKind.RESTART, OperationKind.SNAPSHOT
 
 
-def running(kind: OperationKind, *, committed: bool = False, seq: int = 1) -> Operation:
+def running(kind: OperationKind, *, committed: bool = False, cancelled: bool = False, seq: int = 1) -> Operation:
     at = datetime(2026, 11, 24, tzinfo=UTC)
-    return Operation(f"o{seq}", seq, "shop", kind, OperationStatus.RUNNING, {}, "ada", "", at, committed=committed)
+    found = Operation(f"o{seq}", seq, "shop", kind, OperationStatus.RUNNING, {}, "ada", "", at, committed=committed)
+    return replace(found, cancel={"by": "ada"}) if cancelled else found
 
 
 @pytest.mark.parametrize("kind", list(OperationKind))
@@ -34,6 +35,7 @@ def test_where_nothing_is_at_work_everything_is_accepted(kind: OperationKind) ->
         (ROLLBACK, False, running(SNAPSHOT), "stops it"),
         (ROLLBACK, False, running(ROLLBACK), "joins it"),
         (ROLLBACK, False, running(ROLLBACK, committed=True), "joins it"),
+        (ROLLBACK, False, running(ROLLBACK, cancelled=True), "stops it"),
         (ROLLBACK, True, running(ROLLBACK), "stops it"),
         (ROLLBACK, True, running(ROLLBACK, committed=True), "stops it"),
         (DEPLOY, False, running(DEPLOY), "busy"),

@@ -147,9 +147,9 @@ def admit(kind: OperationKind, active: Sequence[Operation], *, explicit: bool = 
     """What a request means while `active` operations (newest first) of the same app are queued or running.
 
     A rollback stops what is in its way; without a version (`explicit` is False) it joins a rollback that still runs
-    or bakes, so that two people pressing at once go back one version, not two. A deploy takes over from one that only
-    bakes. A verification is in nobody's way: whatever else is asked for stops it. All else waits for nobody and is
-    refused.
+    or bakes, so that two people pressing at once go back one version, not two; one that is being cancelled is not
+    joined. A deploy takes over from one that only bakes. A verification is in nobody's way: whatever else is asked for
+    stops it. All else waits for nobody and is refused.
     """
     if kind is not OperationKind.VERIFY:
         aside = tuple(operation for operation in active if operation.kind is OperationKind.VERIFY)
@@ -163,7 +163,7 @@ def _admit(kind: OperationKind, active: Sequence[Operation], *, explicit: bool) 
         return Accept()
     newest = active[0]
     if kind is OperationKind.ROLLBACK:
-        if newest.kind is OperationKind.ROLLBACK and not explicit:
+        if newest.kind is OperationKind.ROLLBACK and not explicit and newest.cancel is None:
             return Answer(newest)
         return Accept(tuple(active))
     if kind is OperationKind.DEPLOY and all(

@@ -104,6 +104,16 @@ class AppState:
     """As `Store.newest_change`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The request that an Idempotency-Key came with, and the operation that it was answered with."""
+
+    request_hash: str
+    operation_id: str
+    unchanged: bool
+    """The request did not make it."""
+
+
 class Changed(Exception):
     """What a request was decided on has changed since: nothing is written, and it is to be decided anew."""
 
@@ -230,7 +240,9 @@ class Accepting(Protocol):
 
     async def lift_quarantine(self, image_tag: str, digest: str | None, by: str) -> None: ...
 
-    async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None: ...
+    async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> bool:
+        """Whether it was still to be cancelled. Raises NotPossible where it was not, and nothing pre-empts it."""
+        ...
 
     async def confirm(self, operation_id: str, by: str) -> bool:
         """Whether the operation still waits for it."""
@@ -370,8 +382,12 @@ class Store(Protocol):
 
     async def surroundings(self, deployment_id: str, moment: str) -> Surroundings | None: ...
 
-    async def remembered(self, key: str) -> tuple[str, str] | None:
-        """Request hash and operation id of an Idempotency-Key."""
+    async def remembered(self, key: str) -> Remembered | None:
+        """What an Idempotency-Key is bound to."""
+        ...
+
+    async def remember_answer(self, key: str, request_hash: str, operation_id: str) -> bool:
+        """Bind an Idempotency-Key to an operation that was there already; False where it is bound by now."""
         ...
 
     # ---- events ----

@@ -10,6 +10,7 @@ from norn.domain.automatic import Automatic, decide
 from norn.domain.deployments import Status, rfc3339
 from norn.domain.durations import format_duration
 from norn.domain.operations import OperationKind, OperationStatus
+from norn.domain.ports import Health
 from norn.domain.store import Fenced
 from norn.domain.targets import NoTarget, Question
 from norn.domain.verdict import verdict_of
@@ -38,8 +39,8 @@ _LAST_LINES = 20
 async def bake(run: Run, services: Services, bake_s: float) -> None:
     """Watch the health of what has just rolled out through its bake time.
 
-    Raises BakeFailed after three failing checks in a row, or two restarts; what the version printed last is in the
-    output by then. The time goes on through a restart of the server: what counts is when the bake began.
+    Raises BakeFailed after three failing checks in a row, or two restarts since the first one; what the version printed
+    last is in the output by then. The time goes on through a restart of the server: what counts is when the bake began.
     """
     try:
         await _watch_health(run, services, bake_s)
@@ -85,8 +86,9 @@ async def _watch_health(run: Run, services: Services, bake_s: float) -> None:
             await asyncio.sleep(HEALTH_INTERVAL_S)
             continue
         answered = loop.time()
-        if health is not None and health.restarts >= RESTARTS_ALLOWED:
-            raise BakeFailed(f"It was restarted {health.restarts} times: {health.message or 'it ended by itself'}.")
+        restarts = await _restarts_since(run, health) if health is not None else 0
+        if health is not None and restarts >= RESTARTS_ALLOWED:
+            raise BakeFailed(f"It was restarted {restarts} times: {health.message or 'it ended by itself'}.")
         in_a_row = 0 if health is not None and health.healthy else in_a_row + 1
         if in_a_row >= FAILURES_IN_A_ROW:
             why = health.message if health is not None else "nothing runs"
@@ -99,6 +101,15 @@ async def _watch_health(run: Run, services: Services, bake_s: float) -> None:
             state = f"{health.ready} of {health.wanted} healthy" if health else "nothing runs"
             run.output.line(f"{state}, {format_duration(max(round(left), 0))} left")
         await asyncio.sleep(min(HEALTH_INTERVAL_S, max(left, 0.05)) if in_a_row == 0 else HEALTH_INTERVAL_S)
+
+
+async def _restarts_since(run: Run, health: Health) -> int:
+    """Since its bake began. What runs may be old: adopted, deployed once more, or kept by a rollback."""
+    if "restartsBefore" not in run.state:
+        await run.checkpoint(restartsBefore=health.restarts)
+    elif health.restarts < run.state["restartsBefore"]:  # some of what had been restarted is gone
+        run.state["restartsBefore"] = health.restarts
+    return health.restarts - int(run.state["restartsBefore"])
 
 
 # ---- rolling back by itself --------------------------------------------------------------------------------------

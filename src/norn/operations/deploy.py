@@ -311,8 +311,8 @@ class DeploySteps:
         await asyncio.to_thread(shutil.rmtree, self._work_dir(run), ignore_errors=True)
         if "previous" not in run.state:  # the first note counts: later on, what is live may be our own already
             live = await live_version(self._services, run.app)
-            await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
             await note_health_before(run, self._services)
+            await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
         force = bool(run.operation.params["force"])
         await self._services.runtime.apply(Release(run.app, run.id, image, template, force=force))
         async with run.transaction() as transaction:

@@ -30,7 +30,7 @@ from norn.operations.rollback_request import (
     stale,
 )
 from norn.operations.rollouts import refuse_halted, remembered
-from norn.operations.services import Caller, Services, accepting, answer_again, new_id, once
+from norn.operations.services import Caller, Services, accepting, answer_again, answered_once, new_id
 from norn.operations.versions import find_target, find_version, live_version
 from norn.operations.way_back import WayBack, back_without_data, find_way_back
 
@@ -130,8 +130,11 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
         nonlocal reply
         for _ in range(_LOOKS):
             with suppress(Changed):
-                reply = await _look_and_take(services, app.name, request, caller)
-                return reply.deployment.id if reply.deployment else ""
+                found = await _look_and_take(services, app.name, request, caller)
+                if found.unchanged and not request.dry_run:
+                    await _bind(services, found, caller)
+                reply = found
+                return found.deployment.id if found.deployment else ""
             if not request.dry_run:
                 await answer_again(services, caller)  # it may be what has changed the world
         raise Busy(f"What is live of {app.name} changed {_LOOKS} times while looking.", hint="Try again.")
@@ -141,8 +144,17 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
         assert reply is not None
         return reply
     asked = Asked(OperationKind.ROLLBACK.value, app.name, request.version or "", request.reason)
-    operation_id = await once(services, caller, asked, take)
-    return reply if reply is not None else Reply(await services.store.deployment(operation_id))
+    before = await answered_once(services, caller, asked, take)
+    return reply or Reply(await services.store.deployment(before.operation_id), before.unchanged)
+
+
+async def _bind(services: Services, reply: Reply, caller: Caller) -> None:
+    """Bind what was there already to the caller's key, as what is made is: sent again later, it goes no further."""
+    key, found = caller.idempotency_key, reply.deployment
+    if key is None or found is None:
+        return
+    if not await services.store.remember_answer(key, caller.request_hash, found.id):
+        await answer_again(services, caller)
 
 
 async def _look_and_take(services: Services, app: str, request: RollbackRequest, caller: Caller) -> Reply:
@@ -222,7 +234,7 @@ async def _plan(services: Services, app: str, request: RollbackRequest, seen: _L
         target = await _ensured(services, app, unfinished, live, now)
         return Plan(target, live, verdict_of(found), tuple(stop), ensure=True)
     before = live
-    if unfinished is not None and unfinished.kind is OperationKind.ROLLBACK:
+    if unfinished is not None and unfinished.kind is OperationKind.ROLLBACK and unfinished.cancel is None:
         before = await _as_if_rolled_back(services, unfinished)  # further than where that one goes
     choice = await find_target(services, app, before, now)
     if isinstance(choice, NoTarget):
@@ -329,7 +341,9 @@ async def _take(
         )
         for operation in plan.stop:
             why = f"{caller.name} rolls back to {target.image_tag}"
-            await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
+            cancelled = await transaction.cancel(operation.id, caller.name, why, preempted_by=operation_id)
+            if not cancelled and operation.cancel is None:
+                raise Changed  # it has ended meanwhile, and may have left another one behind
     if begun is not None:
         assert services.worker is not None
         services.worker.take(await transaction.claim())

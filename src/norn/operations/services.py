@@ -28,7 +28,7 @@ from norn.domain.ports import (
     Source,
     Verification,
 )
-from norn.domain.store import Accepting, AppState, Store
+from norn.domain.store import Accepting, AppState, Remembered, Store
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding, Level
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError
@@ -103,9 +103,9 @@ class Caller:
 class _SameRequest(Exception):
     """This very request was taken before; `once` answers with its operation."""
 
-    def __init__(self, operation_id: str) -> None:
-        super().__init__(operation_id)
-        self.operation_id = operation_id
+    def __init__(self, remembered: Remembered) -> None:
+        super().__init__(remembered.operation_id)
+        self.remembered = remembered
 
 
 async def once(services: Services, caller: Caller, asked: Asked, take: Callable[[], Awaitable[str]]) -> str:
@@ -113,12 +113,22 @@ async def once(services: Services, caller: Caller, asked: Asked, take: Callable[
 
     What is refused gets into the audit. Raises IdempotencyKeyReused where the caller's key came with another request.
     """
+    return (await answered_once(services, caller, asked, take)).operation_id
+
+
+async def answered_once(
+    services: Services, caller: Caller, asked: Asked, take: Callable[[], Awaitable[str]]
+) -> Remembered:
+    """As `once`, and whether the same request made that operation; `take` itself knows that of its own.
+
+    What is refused gets into the audit. Raises IdempotencyKeyReused where the caller's key came with another request.
+    """
     try:
         async with noting_refusal(services, caller, asked):
             await answer_again(services, caller)
-            return await take()
+            return Remembered(caller.request_hash, await take(), unchanged=False)
     except _SameRequest as same:
-        return same.operation_id
+        return same.remembered
 
 
 @asynccontextmanager
@@ -157,12 +167,11 @@ async def answer_again(services: Services, caller: Caller) -> None:
     remembered = await services.store.remembered(caller.idempotency_key)
     if remembered is None:
         return
-    request_hash, operation_id = remembered
-    if request_hash != caller.request_hash:
+    if remembered.request_hash != caller.request_hash:
         raise IdempotencyKeyReused(
             "This Idempotency-Key was used for another request.", hint="Use a new key for a new request."
         )
-    raise _SameRequest(operation_id)
+    raise _SameRequest(remembered)
 
 
 @asynccontextmanager

@@ -239,10 +239,16 @@ RETURNING kind, asks
 REMEMBER_KEY: LiteralString = """
 INSERT INTO idempotency_keys (key, request_hash, operation_id) VALUES (%(key)s, %(request_hash)s, %(operation_id)s)
 """
+REMEMBER_ANSWER: LiteralString = """
+INSERT INTO idempotency_keys (key, request_hash, operation_id, unchanged)
+VALUES (%(key)s, %(request_hash)s, %(operation_id)s, true) ON CONFLICT (key) DO NOTHING RETURNING key
+"""
 FORGET_OLD_KEYS: LiteralString = """
 DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '1 day'
 """
-REMEMBERED: LiteralString = "SELECT request_hash, operation_id FROM idempotency_keys WHERE key = %(key)s"
+REMEMBERED: LiteralString = """
+SELECT request_hash, operation_id, unchanged FROM idempotency_keys WHERE key = %(key)s
+"""
 
 # ---- reading -----------------------------------------------------------------------------------------------------
 

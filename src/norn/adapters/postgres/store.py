@@ -41,7 +41,7 @@ from norn.domain.operations import Operation
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.servers import ServerSeen, StaleLease
-from norn.domain.store import AppState, Changed, Event, Quarantine, Restore
+from norn.domain.store import AppState, Changed, Event, Quarantine, Remembered, Restore
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
@@ -348,9 +348,13 @@ class PostgresStore:
         row = await self._one(queries.SURROUNDINGS, id=deployment_id, moment=moment)
         return await asyncio.to_thread(to_surroundings, row) if row is not None else None
 
-    async def remembered(self, key: str) -> tuple[str, str] | None:
+    async def remembered(self, key: str) -> Remembered | None:
         row = await self._one(queries.REMEMBERED, key=key)
-        return (row["request_hash"], row["operation_id"]) if row else None
+        return Remembered(**row) if row else None
+
+    async def remember_answer(self, key: str, request_hash: str, operation_id: str) -> bool:
+        values = {"key": key, "request_hash": request_hash, "operation_id": operation_id}
+        return await self._one(queries.REMEMBER_ANSWER, **values) is not None
 
     # ---- events --------------------------------------------------------------------------------------------------
 

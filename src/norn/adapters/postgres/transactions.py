@@ -128,17 +128,18 @@ class AcceptingTransaction(Publishing):
         assert row is not None
         return to_claim(row, sorted(await steps.fetchall(), key=lambda step: int(step["ordinal"])))
 
-    async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> None:
+    async def cancel(self, operation_id: str, by: str, reason: str, *, preempted_by: str | None = None) -> bool:
         cancel = {"by": by, "reason": reason} | ({"preemptedBy": preempted_by} if preempted_by else {})
         cursor = await self._connection.execute(queries.CANCEL, {"id": operation_id, "cancel": Jsonb(cancel)})
         if await cursor.fetchone() is None:
             if preempted_by is not None:
-                return  # it has ended by itself, or is being cancelled already
+                return False  # it has ended by itself, or is being cancelled already
             raise NotPossible("The operation has ended, or is being cancelled already.", operationId=operation_id)
         self._publish("operation", operation_id, {"id": operation_id, "cancel": cancel})
         self._notify(f"cancel:{operation_id}")
         after = {"preemptedBy": preempted_by} if preempted_by else None
         self._did(by, "operation.cancel", operation_id, reason, after=after)
+        return True
 
     async def confirm(self, operation_id: str, by: str) -> bool:
         values = {"id": operation_id, "app": self._app, "confirmed": Jsonb({"by": by})}
