@@ -20,6 +20,7 @@ from norn.adapters.postgres.store import PostgresStore
 from norn.domain.audit import Asked
 from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.ports import Health
 from norn.domain.store import AppState, Changed
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, LeaseLost, NotPossible, StepFailed
 from norn.operations import execution
@@ -259,6 +260,27 @@ async def test_a_heartbeat_keeps_a_lease(store: PostgresStore, app: str) -> None
     kept = await claim(store, "a", id_, lease_s=SHORT_LEASE_S)
     assert (await store.beat("a", {id_: kept.fence}, 60.0)).held == {id_}
     assert await store.claim("b", 60.0, []) is None
+
+
+async def test_what_nobody_takes_over_has_a_stale_lease(store: PostgresStore, app: str, url: str) -> None:
+    id_ = await take(store, app)
+    await claim(store, "dead", id_)
+    assert id_ not in [stale.operation_id for stale in await store.stale_leases()]
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE operations SET lease_until = now() - interval '1 minute' WHERE id = %s", (id_,))
+    (stale,) = [stale for stale in await store.stale_leases() if stale.operation_id == id_]
+    assert (stale.app, stale.owner, stale.overdue_s >= 60) == (app, "dead", True)
+
+
+async def test_what_was_said_of_its_health_is_kept_for_a_day(store: PostgresStore, app: str, url: str) -> None:
+    for message in ("old", "of today"):
+        await store.note_health(app, Health(wanted=1, ready=1, restarts=0, message=message))
+    with psycopg.connect(url) as connection:
+        aged = "UPDATE health_checks SET at = at - interval '25 hours' WHERE app = %s AND message = 'old'"
+        connection.execute(aged, (app,))
+    await store.tidy()
+    checks = await store.health_checks(app, 30 * 3600.0, 10)
+    assert [check.health.message for check in checks] == ["of today"]
 
 
 # ---- steps -------------------------------------------------------------------------------------------------------
