@@ -100,3 +100,22 @@ def test_a_rollback_ends_a_migration_that_takes_its_time_and_says_what_it_has_do
     with app.database() as connection:
         left = connection.execute("SELECT FROM pg_stat_activity WHERE application_name LIKE 'norn-migrate%'").fetchall()
     assert left == []
+
+
+def test_what_a_migration_still_did_while_it_was_stopped_is_in_the_verdict(app: GitApp) -> None:
+    with app.database() as connection:
+        connection.execute("CREATE TABLE gate (opened boolean); GRANT SELECT ON gate TO PUBLIC")
+    waits = "WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.05); END LOOP;"
+    app.declare(rf"DO \$\$ BEGIN {waits} ALTER TABLE books DROP COLUMN id; END \$\$")
+    app.commit("two")
+    deploy = app.server.api("POST", f"/api/apps/{app.name}/deploy").body["id"]
+    app.server.step_begun(deploy, "migrate")
+    with app.database() as connection:
+        migrating = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'norn-migrate%'"
+        until(lambda: connection.execute(migrating).fetchall(), "the migration", 90)
+        back = app.server.api("POST", f"/api/apps/{app.name}/rollback").body
+        connection.execute("INSERT INTO gate VALUES (true)")
+    ended = app.server.ended(back["id"])
+    assert (back["verdict"]["level"] != "unsafe", "id" in columns(app)) == (True, False)
+    assert ended["status"] == "succeeded", ended["error"]
+    assert app.server.history(app.name)[0]["verdict"]["level"] == "unsafe"
