@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from tests.fixtures.apps import App
 from tests.fixtures.norn import NornServer, served, until
+from tests.fixtures.visitor import Visitor
 
 from norn.adapters.accounts import can_reach, for_apps
 from norn.domain.scrubbing import MARK
@@ -113,6 +114,36 @@ def test_what_the_app_prints_is_shown_without_them(server: NornServer, ids: list
 
     text = until(printed, "what the app prints")
     assert seen(hidden, text) == []
+
+
+def test_no_page_shows_them(server: NornServer, ids: list[str], hidden: list[str]) -> None:
+    visitor = Visitor(server)
+    pages = {
+        path: visitor.get(path)
+        for path in (
+            "/", "/parts/apps", "/apps/shop", "/apps/shop/parts/head", "/apps/shop/parts/history",
+            "/apps/shop/parts/health", "/apps/shop/rollback", "/apps/shop/snapshots", "/apps/shop/retention", "/audit",
+            *(f"/operations/{id_}" for id_ in ids), *(f"/operations/{id_}/parts/progress" for id_ in ids),
+            *(f"/operations/{id_}/output/{n}" for id_ in ids for n, _ in enumerate(server.operation(id_)["steps"])),
+        )
+    }  # fmt: skip
+    assert {path: page.status for path, page in pages.items() if page.status != 200} == {}
+    assert any(MARK in page.source for page in pages.values())
+    assert {path: found for path, page in pages.items() if (found := seen(hidden, page.source))} == {}
+
+
+def test_a_password_in_a_url_that_is_refused_is_shown_to_nobody(server: NornServer) -> None:
+    directory = server.apps_dir / "wrong"
+    directory.mkdir()
+    url = "postgresql+psycopg://wrong:hunter2-in-a-url@db/wrong"
+    (directory / "infraspec.yaml").write_text(
+        f"app: wrong\nrole: worker\ncommand: run\nservices: {{postgres: {{database: wrong, url: '{url}'}}}}\n"
+    )
+    visitor = Visitor(server)
+    texts = [visitor.get(path).source for path in ("/", "/apps/wrong", "/apps/wrong/retention")]
+    texts += [json.dumps(server.api("GET", path).body) for path in ("/api/apps", "/api/apps/wrong")]
+    assert all("services.postgres.url" in text for text in texts)
+    assert [text for text in texts if "hunter2" in text] == []
 
 
 def test_nothing_of_them_is_in_norns_own_database(server: NornServer, ids: list[str], hidden: list[str]) -> None:

@@ -369,6 +369,21 @@ def test_a_wrong_receiver_is_named_by_its_place_and_its_url_is_not_repeated(
     assert SECRET not in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        (f"services: {{postgres: {{database: shop, url: 'postgresql+psycopg://shop:{SECRET}@db/shop'}}}}",
+         "services.postgres.url"),
+        (f"repo: {{url: 'svn://shop:{SECRET}@example.com/shop'}}", "repo.url"),
+        (f"dependencies: [{{name: pay, url: 'ftp://shop:{SECRET}@pay/'}}]", "dependencies[0].url"),
+    ],
+)  # fmt: skip
+def test_a_wrong_url_that_may_hold_a_password_is_not_repeated(written: str, key: str) -> None:
+    (problem,) = problems_of(f"{WORKER}{written}\n")
+    assert problem["key"] == key
+    assert SECRET not in str(problem)
+
+
 def test_receivers_with_what_they_want_to_hear_of() -> None:
     spec = spec_of(
         f"{WORKER}notify: [{{url: 'http://u:p@h:1/x'}}, {{url: https://h, on: [rollback, deploy.failed]}}]\n"

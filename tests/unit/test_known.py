@@ -76,6 +76,18 @@ async def test_an_app_is_known_when_every_place_has_answered(says: dict[str, Any
     assert places.known.knows("shop")
 
 
+def test_an_error_is_shown_without_them_and_stays_what_it_is() -> None:
+    known = KnownSecrets()
+    known.learn("shop", [SECRET])
+    error = NotFound(f"No {SECRET}.", hint=f"Try {SECRET}.", output=[f"it printed {SECRET}"])
+    shown = known.error("shop", error)
+    assert isinstance(shown, NotFound)
+    assert shown.to_json() == {
+        "code": error.code, "message": f"No {MARK}.", "hint": f"Try {MARK}.", "output": [f"it printed {MARK}"],
+    }  # fmt: skip
+    assert SECRET in error.message
+
+
 def test_a_value_that_is_set_is_not_all_of_an_apps() -> None:
     known = KnownSecrets()
     known.learn("shop", [SECRET])

@@ -40,6 +40,7 @@ from norn.domain.notifications import (
 from norn.domain.operations import OperationKind, OperationStatus
 from norn.domain.ports import Source
 from norn.domain.ports.notifications import Delivery, Unaddressed
+from norn.domain.scrubbing import MARK, Scrubber
 from norn.errors import DatabaseUnavailable, SettingInvalid
 from norn.operations.notifications import Notifications
 
@@ -293,3 +294,27 @@ async def test_a_delivery_that_could_not_be_settled_does_not_end_the_sending() -
     url, headers, body = recorded.posts[1]
     assert (url, body) == ("http://h/t0ken", b'{"id":"msg_1"}')
     assert headers == signed_headers(derived_key(b"k" * 32), "msg_1", int(AT.timestamp()), body)
+
+
+async def test_why_receivers_are_not_known_yet_is_kept_without_what_is_secret() -> None:
+    kept: list[str] = []
+
+    class Unreadable:
+        """An outbox with a notification of an app whose infraspec cannot be read."""
+
+        async def address_later(self, _id: str, _urls: object, _pause_s: float, why: str) -> None:
+            kept.append(why)
+
+        async def app(self, name: str) -> str:
+            return name
+
+        async def infraspec(self, _app: str) -> object:
+            raise DatabaseUnavailable("The repository at hunter2 does not answer.")
+
+    async def installation_key() -> bytes:
+        return b"k" * 32
+
+    parts = cast("Any", Unreadable())
+    notifications = Notifications(parts, parts, parts, installation_key, hides=lambda _app: Scrubber(["hunter2"]))
+    await notifications._address(Unaddressed("msg_1", "shop", Event.ROLLBACK, 0))
+    assert kept == [f"The repository at {MARK} does not answer."]

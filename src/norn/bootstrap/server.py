@@ -144,6 +144,7 @@ class Server:
             receivers=self._settings.notify,
             key=self._settings.notify_key,
             told=self.metrics.delivery,
+            hides=self.services.known.of,
         )
         self.attempts = Attempts(self._store.audit)
         self.engine = Engine(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,13 @@ class KnownSecrets:
         new = app not in self._unreadable
         self._unreadable.add(app)
         return new
+
+    def error(self, app: str, error: NornError) -> NornError:
+        """The same error without what must not be seen of an app: for what is shown, or written down."""
+        scrubber, shown = self.of(app), copy.copy(error)
+        shown.message, shown.hint = scrubber.text(error.message), scrubber.text(error.hint)
+        shown.facts = scrubber.json(error.facts)
+        return shown
 
     @property
     def everything(self) -> Scrubber:

@@ -28,6 +28,7 @@ from norn.domain.notifications import (
 )
 from norn.domain.ports import Source
 from norn.domain.ports.notifications import Delivery, Outbox, Unaddressed, Webhooks
+from norn.domain.scrubbing import NOTHING, Scrubber
 from norn.errors import NornError
 from norn.waiting import wait_set
 
@@ -56,8 +57,12 @@ class Notifications:
         receivers: Sequence[str] = (),
         key: bytes | None = None,
         told: Told = lambda _result: None,
+        hides: Callable[[str], Scrubber] = lambda _app: NOTHING,
     ) -> None:
-        """`receivers` hear of everything; `key` is signed with in place of the one derived from the installation's."""
+        """`receivers` hear of everything; `key` is signed with in place of the one derived from the installation's.
+
+        `hides`: what must not be seen of an app, in what is kept of its errors.
+        """
         self._outbox = outbox
         self._source = source
         self._webhooks = webhooks
@@ -65,6 +70,7 @@ class Notifications:
         self._receivers = receivers
         self._key = key
         self._told = told
+        self._hides = hides
         self._wake = asyncio.Event()
         self._under_way = 0
 
@@ -102,6 +108,7 @@ class Notifications:
             pause_s = pause_after(notification.attempts + 1)
             everywhere = receivers_of(notification.event, self._receivers, ())
             why = error.message if isinstance(error, NornError) else f"{type(error).__name__}: {error.strerror}"
+            why = self._hides(notification.app).text(why)
             await self._outbox.address_later(notification.id, everywhere, pause_s, why)
             log.warning("notification_unaddressed", notification=notification.id, app=notification.app)
             return

@@ -56,7 +56,7 @@ async def _summary(services: Services, app: AppDirectory, active: Sequence[Opera
         spec = await services.source.infraspec(app)
         document |= {"role": spec.role, "externalHost": spec.hosts.external, "port": spec.port}
     except InfraspecInvalid as error:
-        document["problem"] = error.message
+        document["problem"] = services.known.of(app.name).text(error.message)
     document["live"], document["health"] = await _live(services, app.name, document, kept=kept)
     running = next((operation for operation in active if operation.app == app.name), None)
     document["operation"] = _operation_summary(running)
@@ -91,7 +91,7 @@ async def _live(
     try:
         live, (runs, health) = await asyncio.gather(live_version(services, app), look())
     except NornError as error:
-        document["problem"] = error.message
+        document["problem"] = services.known.of(app).text(error.message)
         return None, None
     if live is None or runs is None:
         return None, None
@@ -176,7 +176,8 @@ async def readiness_document(services: Services, app: str) -> Document:
         live = await live_version(services, app)
         choice = await find_target(services, app, live)
     except NornError as error:
-        return {"possible": False, "why": error.message, "target": None, "verdict": None}
+        why = services.known.of(app).text(error.message)
+        return {"possible": False, "why": why, "target": None, "verdict": None}
     if isinstance(choice, NoTarget):
         return {"possible": False, "why": choice.why, "target": None, "verdict": None}
     found = await findings_of(services, Question(app, choice.deployment, live))

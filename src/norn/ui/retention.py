@@ -32,7 +32,7 @@ async def _page(request: Request, services: Services, app: str, problem: NornErr
     try:
         fates = await plan_of(services, found.name)
     except NornError as error:  # the registry does not answer, the infraspec cannot be read: said on the page
-        problem = problem or error
+        problem = problem or services.known.error(found.name, error)
     groups = [(kind, [fate for fate in fates if fate.kind == kind and fate.stays]) for kind in _KINDS]
     return render(
         request,
@@ -54,5 +54,5 @@ async def post_retention(request: Request, app: AppName, services: ServicesOf) -
         operation = await request_prune(services, app, caller, seen=fields.line("seen"))
     except NornError as error:
         answer_on_form(error)
-        return await _page(request, services, app, error)
+        return await _page(request, services, app, services.known.error(app, error))
     return see_other(f"/operations/{operation.id}")

@@ -60,6 +60,6 @@ async def post_rollback(request: Request, app: AppName, services: ServicesOf) ->
         reply = await request_rollback(services, wanted, caller)
     except NornError as error:
         answer_on_form(error)
-        return await _page(request, services, app, choice, error, reason)
+        return await _page(request, services, app, choice, services.known.error(app, error), reason)
     where = f"/operations/{reply.deployment.id}" if reply.deployment is not None else f"/apps/{app}"
     return see_other(where)

@@ -125,8 +125,9 @@ async def look_at(services: Services, app: str, choice: Choice, caller: Caller) 
         reply = await request_rollback(services, wanted, Caller(caller.name))
         await services.runtime.refuse_paused(found.name)
     except NornError as why:
+        shown = services.known.error(found.name, why)
         if reply is None:
-            error = why
+            error = shown
         else:
-            paused = why
+            paused = shown
     return Look(choice, versions, reply, error, paused)

@@ -138,7 +138,7 @@ async def post_restore(request: Request, app: AppName, services: ServicesOf) -> 
         return _follow(await request_restore(services, wanted, caller))
     except NornError as error:
         answer_on_form(error)
-        return await _restore_page(request, services, app, name, error, fields)
+        return await _restore_page(request, services, app, name, services.known.error(app, error), fields)
 
 
 @router.post("/apps/{app}/snapshots/undo", dependencies=[may(Permission.ADMINISTER)])
@@ -155,4 +155,4 @@ async def post_undo(request: Request, app: AppName, services: ServicesOf) -> Res
 
 async def _refused(request: Request, services: Services, app: str, error: NornError, reason: str = "") -> Response:
     answer_on_form(error)
-    return await _page(request, services, app, error, reason)
+    return await _page(request, services, app, services.known.error(app, error), reason)

@@ -47,7 +47,11 @@ def _http_url(value: str) -> str | None:
 
 
 _HTTP_URL = Text(
-    "an http or https URL", r"https?://[^\s/?#]+[^\s]*", "For example https://pay.example.com/health.", _http_url
+    "an http or https URL",
+    r"https?://[^\s/?#]+[^\s]*",
+    "For example https://pay.example.com/health.",
+    _http_url,
+    secret=True,
 )
 _RECEIVER_URL = Text(
     "an http or https URL",
@@ -60,7 +64,9 @@ _REPO_URL = Text(
     "the URL of a git repository",
     r"(?:https?|ssh|git|file)://[^\s]+|(?!-)[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:(?!/?-)[^\s:]+|/[^\s]+",
     "For example git@example.com:me/myapp.git, https://… or an absolute path.",
+    secret=True,
 )
+_POSTGRES_URL = Text("a PostgreSQL URL", r"postgres(?:ql)?://[^\s]+", "postgresql://…", secret=True)
 
 
 class _Unshown(str):
@@ -163,7 +169,7 @@ ROOT = Section(
                                 Field("database", _DATABASE, "The database's name.", example="myapp_db"),
                                 Field(
                                     "url",
-                                    Text("a PostgreSQL URL", r"postgres(?:ql)?://[^\s]+", "postgresql://…"),
+                                    _POSTGRES_URL,
                                     "Only where it is not on NORN_POSTGRES_URL.",
                                 ),
                             ),

@@ -53,7 +53,7 @@ class Text:
     check: Callable[[str], str | None] = lambda _value: None
     """Says what else is wrong with a value."""
     secret: bool = False
-    """The value is not repeated in messages."""
+    """It may hold a password or a token: the value is not repeated in messages."""
 
     def read(self, node: Node) -> str:
         value = scalar(node, self.what)
