@@ -158,6 +158,20 @@ def test_a_token_and_what_is_tried_without_one(server: NornServer, shop: App) ->
     assert secret not in text
 
 
+def test_what_is_no_name_of_a_secret_is_refused_and_written_down_nowhere(server: NornServer, shop: App) -> None:
+    slipped = server.norn("secrets", "set", "shop", "SMTP_KEY=hunter-three", stdin="x")
+    gone = server.norn("secrets", "unset", "shop", "SMTP_KEY=hunter-three")
+    assert (slipped.exit_status, gone.exit_status) == (2, 2)
+    viewer = server.norn("token", "create", "only-looks", "--role", "viewer").json()["token"]
+    for token, statuses in ((viewer, (403,)), ("wrong", (401, 429))):
+        path = "/api/apps/shop/secrets/SMTP_KEY=hunter-three"
+        assert server.api("PUT", path, {"value": "x"}, token=token).status in statuses
+    with database(server) as connection:
+        (text,) = connection.execute("SELECT string_agg(audit::text, ' ') FROM audit").fetchone() or ("",)
+    assert "hunter-three" not in text + server.log.read_text() + slipped.out + slipped.err
+    assert "PUT /api/apps/shop/secrets/{name}" in text
+
+
 # ---- the log, and numbers ----------------------------------------------------------------------------------------
 
 

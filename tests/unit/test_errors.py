@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from norn import errors
 from norn.errors import NornError, exit_status_of
+from norn.http.problems import asked_for
 
 
 def test_no_two_errors_share_a_code() -> None:
@@ -40,3 +43,21 @@ def test_the_exit_status_of_an_error_code(code: str, exit_status: int) -> None:
 def test_an_error_as_json_carries_its_facts() -> None:
     error = errors.Busy("A deploy is running.", hint="Wait.", operationId="x")
     assert error.to_json() == {"code": "busy", "message": "A deploy is running.", "hint": "Wait.", "operationId": "x"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        ({"path": "/api/apps"}, "PUT /api/apps"),
+        ({"path": "/api/apps/shop/secrets/KEY"}, "PUT /api/apps/shop/…"),
+        ({"path": "/api/apps/KEY=hunter2"}, "PUT /api/apps/…"),
+        ({"path": "/", "route": SimpleNamespace(path="/"), "path_params": {}}, "PUT /"),
+        (
+            {"route": SimpleNamespace(path="/x/{app}/y/{name}"), "path_params": {"app": "shop", "name": "KEY"}},
+            "PUT /x/shop/y/{name}",
+        ),
+        ({"route": SimpleNamespace(path="/x/{app}"), "path_params": {"app": "KEY=hunter2"}}, "PUT /x/{app}"),
+    ],
+)
+def test_what_was_asked_for_is_written_down_without_what_may_be_secret(scope: dict[str, Any], said: str) -> None:
+    assert asked_for({"method": "PUT"} | scope) == said

@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from norn.domain.secrets import MAX_BYTES, NAME, check_name, check_value
 from norn.errors import Invalid, UnknownSecret
 
-MAX_BYTES = 65_536
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")
 _APP = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
@@ -34,22 +33,6 @@ def keep(path: Path, text: str, *, replace: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_name(name: str) -> None:
-    """Raises Invalid for what an environment cannot hold as a name."""
-    if not _NAME.match(name):
-        raise Invalid(f"{name!r} is not the name of a secret.", hint="Letters, digits and _, no digit first.")
-
-
-def check_value(value: str) -> None:
-    """Raises Invalid for a value over 64 KiB, or one that an environment cannot hold."""
-    if "\x00" in value or len(value.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise Invalid("The value has a NUL or is over 64 KiB.", hint="Keep files elsewhere, and their path here.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Invalid("The value is not text.", hint="Encode it, with base64 for example.") from error
-
-
 class SecretFiles:
     """`<directory>/<app>/<NAME>`, mode 0600, in directories of mode 0700."""
 
@@ -67,7 +50,7 @@ class SecretFiles:
 
     async def names(self, app: str) -> Sequence[str]:
         directory = self._app(app)
-        return sorted(path.name for path in directory.iterdir() if _NAME.match(path.name)) if directory.exists() else []
+        return sorted(path.name for path in directory.iterdir() if NAME.match(path.name)) if directory.exists() else []
 
     async def values(self, app: str) -> Mapping[str, str]:
         directory = self._app(app)
@@ -86,3 +69,6 @@ class SecretFiles:
         except FileNotFoundError as error:
             known = ", ".join(await self.names(app)) or "none"
             raise UnknownSecret(f"{app} has no secret {name!r}.", hint=f"There are: {known}.") from error
+
+
+__all__ = ["MAX_BYTES", "SecretFiles", "check_name", "check_value", "keep"]

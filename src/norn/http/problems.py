@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import structlog
@@ -20,6 +21,8 @@ from norn.http.requests import Context, services_of
 
 log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
+_NAMED = ("app", "id")
+_PART = re.compile(r"[A-Za-z0-9._-]{0,63}")
 _RESERVED = ("type", "title", "status", "detail")
 
 
@@ -62,6 +65,22 @@ async def _on_norn_error(request: Request, error: Exception) -> JSONResponse:
     return problem_response(error, scrubber)
 
 
+def asked_for(scope: Scope) -> str:
+    """Method and path as the route has it, with the app and the operation: what else is in a path may be a secret.
+
+    Of what has not come to its route no more than three parts, which is as far as the app's name.
+    """
+    route = scope.get("route")
+    if route is None:
+        parts = scope["path"].split("/")
+        shown = [part if _PART.fullmatch(part) else "…" for part in parts[:4]]
+        return f"{scope['method']} {'/'.join([*shown, *['…'][: len(parts) - 4]])}"
+    path: str = route.path
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(f"{{{name}}}", value) if name in _NAMED and _PART.fullmatch(value) else path
+    return f"{scope['method']} {path}"
+
+
 async def note_refused(scope: Scope, error: NornError, action: str = "refused", subject: str | None = None) -> None:
     """Write down that somebody was not let in, may not do what they tried, or that what they sent was not theirs."""
     if error.status not in (401, 403, 429):
@@ -71,7 +90,7 @@ async def note_refused(scope: Scope, error: NornError, action: str = "refused", 
     state = scope["state"]
     grant: Grant | None = state.get("grant")
     who = Who(state.get("actor", ""), grant.token_name if grant is not None else "", state["address"])
-    subject = f"{scope['method']} {scope['path']}" if subject is None else subject
+    subject = asked_for(scope) if subject is None else subject
     app = scope.get("path_params", {}).get("app")
     await context.attempts.note(who, action, subject, error.message, app=app)
 

@@ -1,6 +1,6 @@
 """Set and forget an app's secrets. Who does it is written down before it is done, and how that went after it.
 
-Values are written down nowhere.
+Values are written down nowhere, nor is what is no name: somebody may have written the value behind it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from norn.domain.audit import Outcome
+from norn.domain.secrets import check_name
 from norn.errors import NornError
 from norn.operations.audit import record
 from norn.operations.services import Caller, Services
@@ -16,6 +17,7 @@ from norn.operations.services import Caller, Services
 async def set_secret(services: Services, app_name: str, name: str, value: str, caller: Caller) -> None:
     """Processes get it when they start the next time. Raises UnknownApp, Invalid."""
     app = (await services.source.app(app_name)).name
+    check_name(name)
     services.known.learn(app, [value])
     await _noted(services, caller, "secret.set", app, name, services.secrets.set(app, name, value))
 
@@ -23,6 +25,7 @@ async def set_secret(services: Services, app_name: str, name: str, value: str, c
 async def unset_secret(services: Services, app_name: str, name: str, caller: Caller) -> None:
     """Raises UnknownApp, UnknownSecret, Invalid."""
     app = (await services.source.app(app_name)).name
+    check_name(name)
     await _noted(services, caller, "secret.unset", app, name, services.secrets.unset(app, name))
 
 
