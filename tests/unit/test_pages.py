@@ -12,13 +12,14 @@ from fastapi import Request
 
 from norn.domain.access import Grant, Role
 from norn.domain.deployments import Status
-from norn.domain.operations import OperationStatus, StepStatus
+from norn.domain.operations import OperationStatus, StepRecord, StepStatus
 from norn.domain.verdict import Level
 from norn.errors import DatabaseUnavailable
 from norn.http.problems import problem_response
 from norn.ui import formatting
 from norn.ui.assets import DIRECTORY, url_of
 from norn.ui.errors import page_of, wants_page
+from norn.ui.operation_pages import _step
 from norn.ui.progress import Rollout, rollout_of
 from norn.ui.rendering import environment, render
 
@@ -73,6 +74,9 @@ def test_every_state_has_a_tone(state: str) -> None:
         ("starting shop:1: 2 processes\n4-2 is ready (1 of 2)\n", Rollout(2, 2, 1, ("4-2",))),
         ("0 of 4 updated, 4 available\n2 of 4 updated, 1 available\n", Rollout(4, 2, 1)),
         ("1 of 4 updated, 4 available; web-1: crash\n", Rollout(4, 1, 1, (), "web-1: crash")),
+        (f"{'9' * 5_000} of 1 updated, 1 available\n", None),
+        (f"1-1 is ready (1 of {'9' * 5_000})\n", None),
+        (f"starting shop:1: {'9' * 5_000} processes\n", None),
     ],
 )
 def test_how_far_a_rollout_is_by_its_output(output: str, rollout: Rollout | None) -> None:
@@ -85,9 +89,15 @@ def test_each_replica_has_a_state() -> None:
 
 
 def test_no_output_makes_a_list_without_end() -> None:
-    found = rollout_of("1 of 999999999 updated, 1 available")
+    found = rollout_of("1 of 999999 updated, 1 available")
     assert found is not None
     assert len(found.replicas) == 100
+
+
+@pytest.mark.parametrize("status", StepStatus)
+def test_what_an_app_prints_as_it_fails_is_not_taken_for_a_rollout(status: StepStatus) -> None:
+    step = StepRecord(0, "deploy", status, datetime.now(UTC), None, "5 of 5 updated, 5 available\n")
+    assert (_step(step)["rollout"] is None) == (status in (StepStatus.FAILED, StepStatus.UNDONE))
 
 
 # ---- who sees what -----------------------------------------------------------------------------------------------

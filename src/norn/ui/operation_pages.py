@@ -22,6 +22,7 @@ from norn.ui.requests import see_other
 SHOWN_CHARS = 12_000
 """Of the output of a step that runs or failed; of the others a third. The whole of it is a page of its own."""
 _ROLLING = frozenset({"deploy", "rollout", "switch", "start"})
+_ON_ITS_WAY = frozenset({StepStatus.RUNNING, StepStatus.DONE})
 _LOOKS = 3
 _RECORDED = frozenset({OperationKind.DEPLOY, OperationKind.ROLLBACK, OperationKind.ADOPT})
 
@@ -117,6 +118,6 @@ def _step(step: StepRecord) -> Document:
         "ordinal": step.ordinal,
         "shown": shown,
         "leftOut": len(step.output) - len(shown),
-        "rollout": rollout_of(step.output) if step.step in _ROLLING else None,
+        "rollout": rollout_of(step.output) if step.step in _ROLLING and step.status in _ON_ITS_WAY else None,
         "finishedAt": step.finished_at,
     }

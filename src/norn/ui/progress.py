@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_UPDATED = re.compile(r"^(\d+) of (\d+) updated, (\d+) available(?:; (.*))?$")
-_READY = re.compile(r"^(\S+) is ready \((\d+) of (\d+)\)$")
-_STARTING = re.compile(r"^starting \S+: (\d+) process(?:es)?$")
+_COUNT = r"([0-9]{1,6})"
+_UPDATED = re.compile(rf"^{_COUNT} of {_COUNT} updated, {_COUNT} available(?:; (.*))?$")
+_READY = re.compile(rf"^(\S+) is ready \({_COUNT} of {_COUNT}\)$")
+_STARTING = re.compile(rf"^starting \S+: {_COUNT} process(?:es)?$")
 _MOST = 100
 
 
@@ -33,6 +34,8 @@ class Rollout:
 
 def rollout_of(output: str) -> Rollout | None:
     """The newest state that the output tells of; None where it tells of none.
+
+    Not for a step that failed: its output has what the app printed at its end, which may tell of anything.
 
     >>> rollout_of("2 of 4 updated, 1 available").ready
     1
