@@ -67,6 +67,27 @@ def test_fields_that_connection_names_do_not_reach_the_app() -> None:
     assert found[b"x-other"] == [b"2"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [
+        (b"a=1; norn-session=s3cret; b=2", [b"a=1; b=2"]),
+        (b'norn-session=s3cret; b="x y";c==', [b'b="x y";c==']),
+        (b"a=1; __Host-norn-session=s3cret", [b"a=1"]),
+        (b"norn-session=s3cret;norn-session=s3cret ;__Host-norn-session=s3cret", []),
+        (b"norn-session", []),
+        (b"my-norn-session=1;  norn-sessions=2", [b"my-norn-session=1;  norn-sessions=2"]),
+        (b" a = 1 ;b", [b" a = 1 ;b"]),
+    ],
+)
+@pytest.mark.parametrize("name", [b"Cookie", b"cookie"])
+def test_the_session_of_norns_pages_does_not_reach_the_app_and_other_cookies_do(
+    name: bytes, sent: bytes, passed_on: list[bytes]
+) -> None:
+    request = read(HOST, (name, sent), (b"Accept", b"*/*"))
+    assert fields(request).get(b"cookie", []) == passed_on
+    assert b"s3cret" not in request.head
+
+
 def test_connection_cannot_take_host_or_length_away() -> None:
     found = fields(read(HOST, (b"Connection", b"host, content-length"), (b"Content-Length", b"3"), method=b"POST"))
     assert found[b"host"] == [b"shop.example"]

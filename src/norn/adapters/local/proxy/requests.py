@@ -19,6 +19,9 @@ _FRAMING = frozenset({b"content-length", b"host"})
 _SPECIAL = HOP_BY_HOP | _OWN | _FRAMING | {b"proxy", b"http2-settings", b"expect"}
 """Fields that the proxy leaves out or writes itself."""
 _HTTP = [b"http"]
+_SESSION = b"norn-session"
+_SESSIONS = frozenset({_SESSION, b"__Host-norn-session"})
+"""The cookies of Norn's own pages: browsers give them to every port of a host, and no app is to have them."""
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110, 9.2.2"""
 
@@ -101,6 +104,9 @@ def read_request(
         key = header[0].lower()
         if key in _SPECIAL:
             special.setdefault(key, []).append(header[1])
+        elif key == b"cookie" and _SESSION in header[1]:
+            if kept := _without_session(header[1]):
+                plain.append((header[0], kept))
         elif b"_" not in key or not _looks_like_own(key):
             plain.append(header)
 
@@ -146,6 +152,12 @@ def _host(given: list[bytes] | None, of_target: bytes | None, http11: bool, addr
         raise RequestRefused(400, "A request has one Host field.")
     _authority(given[0])
     return given[0] if of_target is None else of_target
+
+
+def _without_session(cookies: bytes) -> bytes:
+    """The others stay as they are."""
+    kept = [pair for pair in cookies.split(b";") if pair.partition(b"=")[0].strip() not in _SESSIONS]
+    return b";".join(kept).strip()
 
 
 def _framing(special: Mapping[bytes, list[bytes]], http11: bool) -> tuple[int | None, bool]:
