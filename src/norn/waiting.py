@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 async def wait_set(event: asyncio.Event, at_most_s: float) -> bool:
@@ -15,3 +19,25 @@ async def wait_set(event: asyncio.Event, at_most_s: float) -> bool:
         async with asyncio.timeout(at_most_s):
             await event.wait()
     return event.is_set()
+
+
+async def with_pauses(items: AsyncGenerator[_T, None], pause_s: float) -> AsyncIterator[_T | None]:
+    """The items as they come, and None whenever none has come for so many seconds."""
+    coming: asyncio.Task[_T] | None = None
+    try:
+        while True:
+            coming = asyncio.create_task(_next(items))
+            while not (await asyncio.wait({coming}, timeout=pause_s))[0]:
+                yield None
+            yield coming.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        if coming is not None and not coming.done():
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await items.aclose()
+
+
+async def _next(items: AsyncIterator[_T]) -> _T:
+    return await anext(items)

@@ -224,6 +224,17 @@ def test_a_stream_ends_when_its_token_is_revoked(server: NornServer) -> None:
     connection.close()
 
 
+def test_logs_that_are_followed_end_with_their_token_although_nothing_is_printed(server: NornServer) -> None:
+    secret = make(server, "quiet", "viewer")["token"]
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("GET", "/api/apps/shop/logs?follow=1&tail=0", headers={"Authorization": f"Bearer {secret}"})
+    answer = connection.getresponse()
+    server.api("DELETE", "/api/tokens/quiet")
+    assert answer.read() == b""  # which comes to an end
+    answer.close()
+    connection.close()
+
+
 # ---- browsers ----------------------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,23 @@ def test_a_cursor_of_somebody_elses_is_refused(server: NornServer, cursor: str) 
     assert server.api("GET", f"/api/deployments?cursor={cursor}").status in (400, 422)
 
 
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/api/events", {"Last_Event_ID": "9" * 5_000}),
+        ("/api/audit?limit={}", {}),
+        ("/api/deployments?limit={}", {}),
+        ("/api/apps/shop/logs?tail={}", {}),
+        ("/audit?before={}", {}),
+        ("/apps/shop?before={}", {}),
+        ("/apps/shop?hours={}", {}),
+        ("/operations/0/output/{}", {}),
+    ],
+)
+def test_a_number_of_very_many_digits_is_refused(server: NornServer, path: str, headers: dict[str, str]) -> None:
+    assert server.api("GET", path.format("9" * 5_000), **headers).status in (400, 422)
+
+
 def read_events(server: NornServer, query: str, count: int, last_id: str = "") -> list[tuple[int, str, dict[str, Any]]]:
     """The first events of a stream."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)

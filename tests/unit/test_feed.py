@@ -152,6 +152,26 @@ async def test_of_an_app_or_an_operation_alone(
     await staying
 
 
+@pytest.mark.parametrize(
+    "wanted", [{"app": "pay"}, {"sees": lambda app: app == "pay"}], ids=["asks for another app", "sees another app"]
+)
+async def test_pauses_come_to_whom_nothing_concerns_however_much_happens(
+    store: Events, feed: Feed, wanted: dict[str, Any]
+) -> None:
+    ended = asyncio.Event()
+
+    async def busy() -> None:
+        while not ended.is_set():
+            store.happen()
+            await asyncio.sleep(0)
+
+    happening = asyncio.create_task(busy())
+    async with asyncio.timeout(20), aclosing(feed.follow(0, **wanted)) as batches:
+        assert [list(await anext(batches)) for _ in range(3)] == [[], [], []]
+    ended.set()
+    await happening
+
+
 async def test_a_database_that_is_away_delays_them_and_loses_none(store: Events, feed: Feed) -> None:
     store.happen(5)
     following = asyncio.create_task(take(feed, 20, 0))

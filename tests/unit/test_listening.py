@@ -169,6 +169,20 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:
     assert (b"connection", b"close") in sent[0]["headers"]
 
 
+async def test_a_length_of_very_many_digits_is_a_body_that_is_too_large() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError("it was let through")
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"9" * 5_000)]}
+    await BodyLimit(never)(scope, never, send)
+    assert sent[0]["status"] == 413
+
+
 @pytest.mark.parametrize(
     ("proxies", "seen"),
     [("", "127.0.0.1 http"), ("192.0.2.0/24", "127.0.0.1 http"), ("127.0.0.0/8", "203.0.113.9 https")],

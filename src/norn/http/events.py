@@ -15,6 +15,7 @@ from norn.domain.deployments import rfc3339
 from norn.domain.store import Event
 from norn.errors import Malformed
 from norn.http.answers import problems
+from norn.http.cursors import number_of
 from norn.http.permissions import Of, may, require
 from norn.http.requests import Context, ContextOf, grant_of
 
@@ -33,9 +34,9 @@ def _gap(after: int, resumed: int) -> str:
 
 async def _resume(context: Context, asked: str) -> tuple[int, str]:
     """Where to go on behind a Last-Event-ID, and what to say first. Raises Malformed."""
-    if not asked.isascii() or not asked.isdecimal() or int(asked) >= 2**63:
+    after = number_of(asked)
+    if after is None:
         raise Malformed("Last-Event-ID is not the number of an event.")
-    after = int(asked)
     oldest, newest = await context.services.store.kept_events()
     resumed = min(max(after, oldest - 1), newest)
     return resumed, "" if resumed == after else _gap(after, resumed)
@@ -46,12 +47,10 @@ async def _stream(
 ) -> AsyncIterator[str]:
     grant = grant_of(request)
     yield f"retry: 1000\n: connected\n\n{first}"
-    async with aclosing(context.feed.follow(after, app=app, operation=operation)) as batches:
+    async with aclosing(context.feed.follow(after, app=app, operation=operation, sees=grant.sees)) as batches:
         async for batch in batches:
-            if text := "".join([one.text for one in batch if grant.sees(one.event.app)]):
-                yield text
-            elif batch:
-                continue
+            if batch:
+                yield "".join([one.text for one in batch])
             elif await request.is_disconnected():
                 return
             else:

@@ -17,6 +17,7 @@ from norn.http.problems import problem_response
 MAX_BODY_BYTES = 1_048_576
 BODY_S = 30.0
 """Within which a body has to arrive."""
+_DIGITS = len(str(MAX_BODY_BYTES))
 BURST = 20
 PER_S = 1 / 3
 _ADDRESSES = 10_000
@@ -90,7 +91,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
+        if not declared.isdigit() or len(declared) > _DIGITS or int(declared) > MAX_BODY_BYTES:
             await problem_response(_too_large())(scope, receive, send)
             return
         try:

@@ -26,7 +26,9 @@ from norn.operations import (
     rollback_plan,
 )
 from norn.operations.events import wait_for
+from norn.operations.feed import POLL_S
 from norn.operations.rollback_request import RollbackRequest
+from norn.waiting import with_pauses
 
 SecretName = Annotated[str, Path(max_length=256, description="As in `secrets` of the infraspec", examples=["SMTP_KEY"])]
 
@@ -100,8 +102,9 @@ async def get_logs(
     lines = overview.logs(services, found.name, follow=follow, tail=tail)
 
     async def encoded() -> AsyncIterator[bytes]:
-        async for text in lines:
-            yield text.encode("utf-8", "replace")
+        # Pauses are sent as nothing: whether whoever reads may still do so is looked at whenever something is sent.
+        async for text in with_pauses(lines, POLL_S):
+            yield (text or "").encode("utf-8", "replace")
 
     return StreamingResponse(encoded(), media_type="text/plain; charset=utf-8")
 

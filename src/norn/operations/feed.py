@@ -54,13 +54,20 @@ class Feed:
         return self._ready
 
     async def follow(
-        self, after: int, *, app: str | None = None, operation: str | None = None
+        self,
+        after: int,
+        *,
+        app: str | None = None,
+        operation: str | None = None,
+        sees: Callable[[str], bool] = lambda _app: True,
     ) -> AsyncGenerator[Sequence[Rendered], None]:
         """All events after a number, in the order of commits, for ever, as many at a time as there are.
 
-        Nothing at all now and then, while there is nothing. A database that is away for a while delays the events; none
-        is lost.
+        Of those apps that whoever follows `sees`. Nothing at all after each pause in which there was nothing for them,
+        however much there was for others. A database that is away for a while delays the events; none is lost.
         """
+        loop = asyncio.get_running_loop()
+        said_at = loop.time()
         async with self._followed():
             while True:
                 arrived = self._arrived
@@ -70,10 +77,12 @@ class Feed:
                 else:
                     batch, caught_up = self._from_memory(after, app, operation), True
                     after = max(after, self._newest)  # whoever has just come may know of newer ones than are read here
-                if batch:
-                    yield batch
-                elif caught_up and not await wait_set(arrived, POLL_S):
-                    yield ()
+                batch = [one for one in batch if sees(one.event.app)]
+                left_s = said_at + POLL_S - loop.time()
+                if not batch and left_s > 0 and (not caught_up or await wait_set(arrived, left_s)):
+                    continue
+                yield batch
+                said_at = loop.time()
 
     async def _from_store(
         self, after: int, app: str | None, operation: str | None

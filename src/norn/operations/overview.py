@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from norn.domain.access import Grant
@@ -108,7 +108,7 @@ async def _live(
     }
 
 
-async def logs(services: Services, app: str, *, follow: bool, tail: int) -> AsyncIterator[str]:
+async def logs(services: Services, app: str, *, follow: bool, tail: int) -> AsyncGenerator[str, None]:
     """What the live processes print, in pieces as it comes, without secrets."""
     await renew(services, app)
     stream = services.known.of(app).stream()

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from norn.domain.access import Permission
 from norn.errors import Malformed
 from norn.http.audit_routes import JSON_LINES, json_lines
+from norn.http.cursors import number_of
 from norn.http.permissions import Of, may
 from norn.http.requests import ServicesOf, grant_of
 from norn.operations import audit
@@ -40,9 +41,10 @@ def _number(text: str) -> int | None:
     """Raises Malformed."""
     if not text:
         return None
-    if not text.isascii() or not text.isdecimal() or int(text) >= 2**63:
+    number = number_of(text)
+    if number is None:
         raise Malformed("before: not the number of an entry.", hint="/audit begins with the newest.")
-    return int(text)
+    return number
 
 
 @router.get("/audit/export", dependencies=[may(Permission.VIEW, Of.VISIBLE)])
