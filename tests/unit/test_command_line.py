@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from norn.cli import about
+from norn.cli.context import _actor
 from norn.cli.main import COMMANDS, parse, parser_for
 from norn.cli.output import table
 from norn.cli.transport import parse_url, quote
@@ -159,3 +161,11 @@ def test_a_name_stays_one_segment_of_the_path(name: str, quoted: str) -> None:
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert table(["A", "LONG"], [["wide", 1], ["x", None]]) == "A     LONG\nwide  1\nx     -"
+
+
+@pytest.mark.parametrize(("user", "said"), [("ada", "ada"), ("norn", f"norn@{os.uname().nodename}")])
+def test_a_user_called_as_norn_itself_says_on_which_machine(
+    monkeypatch: pytest.MonkeyPatch, user: str, said: str
+) -> None:
+    monkeypatch.setenv("SUDO_USER", user)
+    assert _actor() == said

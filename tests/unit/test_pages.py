@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,14 +13,14 @@ from fastapi import Request
 
 from norn.domain.access import Grant, Role
 from norn.domain.deployments import Status
-from norn.domain.operations import OperationStatus, StepRecord, StepStatus
+from norn.domain.operations import Operation, OperationKind, OperationStatus, StepRecord, StepStatus
 from norn.domain.verdict import Level
 from norn.errors import DatabaseUnavailable
 from norn.http.problems import problem_response
 from norn.ui import formatting
 from norn.ui.assets import DIRECTORY, url_of
 from norn.ui.errors import page_of, wants_page
-from norn.ui.operation_pages import _step
+from norn.ui.operation_pages import _no_steering, _shown, _step
 from norn.ui.progress import Rollout, rollout_of
 from norn.ui.rendering import environment, render
 
@@ -135,6 +136,28 @@ def test_a_viewer_sees_why_there_is_no_button() -> None:
     assert "/apps/shop/rollback" not in page
     assert "/apps/shop/restart" not in page
     assert "has the role viewer; this wants operator" in page
+
+
+@pytest.mark.parametrize(
+    ("apps", "said"), [(None, ""), ({"shop", "pay"}, ""), ({"shop"}, "The token &#39;lena&#39; is not for pay.")]
+)
+def test_who_may_not_answer_for_each_app_that_is_affected_is_told_so_and_has_no_yes(
+    apps: set[str] | None, said: str
+) -> None:
+    grant = Grant("t", "lena", Role.ADMIN, None if apps is None else frozenset(apps))
+    operation = Operation(
+        "0" * 26, 1, "shop", OperationKind.RESTORE, OperationStatus.RUNNING, {"affects": ["pay"]}, "lena", "",
+        datetime.now(UTC), asks={"about": "loss", "message": ""},
+    )  # fmt: skip
+    values = {
+        "operation": _shown(operation), "ended": False, "deployment": None, "seq": 1,
+        "no_steering": _no_steering(grant, operation),
+    }  # fmt: skip
+    page = bytes(render(request(grant), "operation_progress.html", **values).body)
+    text = (gzip.decompress(page) if page[:2] == b"\x1f\x8b" else page).decode()
+    assert ("<button type=\"button\" class=\"primary\" disabled>" in text) == bool(said)
+    assert ("No, stop it" in text) == (not said)
+    assert said in text
 
 
 def test_who_has_not_signed_in_sees_neither_menu_nor_sign_out() -> None:

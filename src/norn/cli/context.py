@@ -42,4 +42,6 @@ def _actor() -> str:
         name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         name = str(os.geteuid())
+    if name.lower() == "norn":  # what Norn does by itself has this name in the history
+        name = f"{name}@{os.uname().nodename}"
     return "".join(letter for letter in name if "!" <= letter <= "~")[:64] or "unknown"

@@ -15,7 +15,9 @@ from enum import Enum
 from norn.domain.operations import Operation, OperationKind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_RESERVED = frozenset({"norn", "admin"})
+NORN = "norn"
+"""What Norn does by itself has this name in the history, and nobody else has."""
+_RESERVED = frozenset({NORN, "admin"})
 """The history has these as names of who asked: Norn itself, and who gave no name."""
 
 

@@ -16,6 +16,7 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from norn.domain.access import NORN
 from norn.domain.ports.access import Known
 from norn.errors import DatabaseUnavailable, Malformed, NornError, NotAllowed, NotAuthenticated, TooManyAttempts
 from norn.http.cookies import (
@@ -129,6 +130,8 @@ class Access:
         actor = headers.get("norn-actor", "").strip() if known.home else ""
         if actor and not _ACTOR.match(actor):
             raise Malformed("Norn-Actor is not a name.", hint="At most 128 printable ASCII characters.")
+        if actor.lower() == NORN:
+            raise Malformed("Norn-Actor is the name of what Norn does by itself.", hint="Say who asks.")
         scope["state"]["grant"] = known.grant
         scope["state"]["actor"] = actor or (_DEFAULT_ACTOR if known.home else known.grant.token_name)
 

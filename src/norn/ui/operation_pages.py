@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from norn.domain.access import Permission, to_steer
+from norn.domain.access import Grant, Permission, to_steer
 from norn.domain.operations import Operation, OperationKind, StepRecord, StepStatus
 from norn.domain.store import Store
 from norn.errors import NotFound
 from norn.http.permissions import Of, may, may_steer
-from norn.http.requests import CallerOf, ServicesOf
+from norn.http.requests import CallerOf, ServicesOf, grant_of
 from norn.operations import asking, cancel, overview
 from norn.operations.services import Services
 from norn.ui.progress import rollout_of
@@ -35,12 +35,12 @@ Document = dict[str, Any]
 
 @router.get("/operations/{id}", dependencies=[may(Permission.VIEW, Of.OPERATION)])
 async def get_operation(request: Request, id: Id, services: ServicesOf) -> Response:  # noqa: A002
-    return render(request, "operation.html", **await _values(services, id))
+    return render(request, "operation.html", **await _values(request, services, id))
 
 
 @router.get("/operations/{id}/parts/progress", dependencies=[may(Permission.VIEW, Of.OPERATION)])
 async def get_progress(request: Request, id: Id, services: ServicesOf) -> Response:  # noqa: A002
-    return render(request, "operation_progress.html", **await _values(services, id))
+    return render(request, "operation_progress.html", **await _values(request, services, id))
 
 
 @router.get("/operations/{id}/output/{ordinal}", dependencies=[may(Permission.VIEW, Of.OPERATION)])
@@ -80,7 +80,7 @@ async def steps_document(services: Services, id_: str) -> Document:
     return {"operation": _shown(operation), "seq": seq}
 
 
-async def _values(services: Services, id_: str) -> Document:
+async def _values(request: Request, services: Services, id_: str) -> Document:
     operation, seq = await _as_of(services.store, await overview.operation_of(services, id_))
     deployment = await services.store.deployment(id_) if operation.kind in _RECORDED else None
     return {
@@ -88,8 +88,14 @@ async def _values(services: Services, id_: str) -> Document:
         "ended": operation.status.ended,
         "deployment": deployment.to_json() if deployment else None,
         "seq": seq,
-        "steering": to_steer(operation),
+        "no_steering": _no_steering(grant_of(request), operation),
     }
+
+
+def _no_steering(grant: Grant, operation: Operation) -> str:
+    """Why one may not answer or stop it; empty where one may, for each app that it affects."""
+    apps = (operation.app, *operation.params.get("affects", ()))
+    return next(filter(None, (grant.refusal(to_steer(operation), app) for app in apps)), "")
 
 
 def _shown(operation: Operation) -> Document:
