@@ -178,7 +178,7 @@ def test_what_is_no_name_of_a_secret_is_refused_and_written_down_nowhere(server:
 def test_each_line_within_an_operation_says_of_which_it_is(server: NornServer, shop: App) -> None:
     id_ = server.history("shop")[-1]["id"]
     lines = [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
-    within = [line for line in lines if line.get("operation") == id_]
+    within = [line for line in lines if line.get("operation") == id_ and line["event"] != "request"]
     assert {"claimed", "ended"} <= {line["event"] for line in within}
     assert {(line["app"], line["kind"], len(line["server"])) for line in within} == {("shop", "deploy", 26)}
 
@@ -192,6 +192,11 @@ def test_a_request_that_changes_something_or_fails_has_a_line_and_one_that_looks
     requests = {(line["method"], line["route"], line["status"]) for line in lines if line["event"] == "request"}
     assert {("POST", "/api/apps/{app}/rollback", 202), ("GET", "/api/apps/{app}", 404)} <= requests
     assert not [route for method, route, status in requests if method == "GET" and status == 200]
+    (back,) = (
+        line for line in lines if line.get("route") == "/api/apps/{app}/rollback" and line.get("status") == 202
+    )
+    (rollback,) = (found for found in server.history("shop") if found["kind"] == "rollback")
+    assert (back["operation"], back["app"], len(back["server"])) == (rollback["id"], "shop", 26)
     assert "\x1b" not in server.log.read_text(encoding="utf-8")
 
 

@@ -91,3 +91,17 @@ def test_lines_are_json_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) ->
     logging.getLogger().handlers.clear()
     line = json.loads(stream.getvalue())
     assert (line["event"], line["level"], line["app"]) == ("started", "info", INJECTED)
+
+
+def test_each_line_for_programs_says_of_which_server_it_is(stream: Stream) -> None:
+    logs.speak_as("server-1")
+    try:
+        structlog.get_logger().info("request")
+        structlog.get_logger().info("claimed", server="server-2")
+    finally:
+        logs.speak_as(None)
+    lines = stream.getvalue().splitlines()
+    if stream.isatty():
+        assert "server-1" not in lines[0]
+    else:
+        assert [json.loads(line)["server"] for line in lines] == ["server-1", "server-2"]

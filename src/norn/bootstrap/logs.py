@@ -15,6 +15,7 @@ from norn.operations.known import KnownSecrets
 
 _PLAIN = (str, dict, list, tuple, int, float, type(None))
 _known: KnownSecrets | None = None
+_server: str | None = None
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_BUT_NEW_LINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -23,6 +24,18 @@ def hide(known: KnownSecrets) -> None:
     """From now on these values are taken out of every line."""
     global _known
     _known = known
+
+
+def speak_as(server_id: str | None) -> None:
+    """From now on every line says which server it is of: several write to one place. None: no line does."""
+    global _server
+    _server = server_id
+
+
+def _of_server(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _server is not None:
+        event.setdefault("server", _server)
+    return event
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -56,7 +69,7 @@ def configure_logging() -> None:
     """One JSON line an event on standard error, or readable text on a terminal."""
     terminal = sys.stderr.isatty()
     rendering: list[structlog.typing.Processor] = (
-        [_on_one_line, structlog.dev.ConsoleRenderer()] if terminal else [structlog.processors.JSONRenderer()]
+        [_on_one_line, structlog.dev.ConsoleRenderer()] if terminal else [_of_server, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[

@@ -155,6 +155,7 @@ class Server:
             ended=self._ended,
             scrubber_of=lambda operation: scrubber_of(self.services, operation),
         )
+        logs.speak_as(self.engine.server_id)
         if not (os.environ.get(KILL_AT) or "").startswith(_LONG_WAY):
             self.services = dataclasses.replace(self.services, worker=self.engine)
         self._tasks = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import structlog
@@ -11,6 +12,7 @@ from norn.http.cookies import SAFE_METHODS
 from norn.http.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+_OPERATION = re.compile(rb"/(?:api/)?(?:operations|deployments)/([0-9a-z]{26})")
 
 
 class Observed:
@@ -31,7 +33,7 @@ class Observed:
                 seconds, status = time.monotonic() - began, message["status"]
                 self._metrics.request(scope["method"], _route(scope), status, seconds)
                 if status >= 400 or scope["method"] not in SAFE_METHODS:
-                    _log(scope, status, seconds)
+                    _log(scope, status, seconds, _operation(message))
             await send(message)
 
         await self._app(scope, receive, observed)
@@ -42,7 +44,14 @@ def _route(scope: Scope) -> str:
     return getattr(route, "path", "other") if route is not None else "other"
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
+def _operation(message: Message) -> str | None:
+    """The operation that the answer leads to."""
+    location = next((value for name, value in message["headers"] if name.lower() == b"location"), b"")
+    found = _OPERATION.fullmatch(location)
+    return found[1].decode() if found else None
+
+
+def _log(scope: Scope, status: int, seconds: float, operation: str | None) -> None:
     state = scope.get("state", {})
     facts = {
         "method": scope["method"],
@@ -54,4 +63,5 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
     }
     app = scope.get("path_params", {}).get("app")
     say = log.warning if status >= 500 else log.info
-    say("request", **facts, **({"app": app} if app else {}))
+    known = {"app": app, "operation": operation}
+    say("request", **facts, **{name: value for name, value in known.items() if value})
