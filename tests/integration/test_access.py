@@ -326,7 +326,30 @@ def test_what_another_site_sends_is_refused(
 
 
 def test_a_script_of_a_page_may_send_the_proof_as_a_header(browser: Browser) -> None:
-    assert browser.go("POST", "/sign-out", {}, X_CSRF_Token=browser.proof(), Origin="", Sec_Fetch_Site="same-origin")
+    proof = browser.proof()
+    sent = browser.go("POST", "/sign-out", {}, X_CSRF_Token=proof, Origin="", Sec_Fetch_Site="same-origin")
+    assert (sent.status, sent.headers["Location"]) == (303, "/sign-in")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in TABLE if row.method == "POST" and not row.route.startswith("/api/")],
+    ids=lambda row: f"{row.route} {row.body or ''}",
+)
+def test_no_form_does_anything_without_the_proof_of_its_page(
+    browser: Browser, server: NornServer, deployment: str, row: Row
+) -> None:
+    def done() -> list[dict[str, Any]]:
+        """What somebody did, by the audit."""
+        entries = server.api("GET", "/api/audit?limit=200").body["entries"]
+        return [entry for entry in entries if entry["address"] and entry["action"] != "refused"]
+
+    before = done()
+    sent = browser.go("POST", row.route.format(app="shop", id=deployment), row.body)
+    assert sent.status == 403
+    assert "The proof that a page of this session sent this is missing." in sent.body
+    assert done() == before
+    assert browser.go("GET", "/api/apps").status == 200
 
 
 def test_nobody_is_signed_in_by_another_site(server: NornServer) -> None:

@@ -192,9 +192,7 @@ def test_a_request_that_changes_something_or_fails_has_a_line_and_one_that_looks
     requests = {(line["method"], line["route"], line["status"]) for line in lines if line["event"] == "request"}
     assert {("POST", "/api/apps/{app}/rollback", 202), ("GET", "/api/apps/{app}", 404)} <= requests
     assert not [route for method, route, status in requests if method == "GET" and status == 200]
-    (back,) = (
-        line for line in lines if line.get("route") == "/api/apps/{app}/rollback" and line.get("status") == 202
-    )
+    (back,) = (line for line in lines if line.get("route") == "/api/apps/{app}/rollback" and line.get("status") == 202)
     (rollback,) = (found for found in server.history("shop") if found["kind"] == "rollback")
     assert (back["operation"], back["app"], len(back["server"])) == (rollback["id"], "shop", 26)
     assert "\x1b" not in server.log.read_text(encoding="utf-8")

@@ -69,7 +69,9 @@ def configure_logging() -> None:
     """One JSON line an event on standard error, or readable text on a terminal."""
     terminal = sys.stderr.isatty()
     rendering: list[structlog.typing.Processor] = (
-        [_on_one_line, structlog.dev.ConsoleRenderer()] if terminal else [_of_server, structlog.processors.JSONRenderer()]
+        [_on_one_line, structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [_of_server, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[
