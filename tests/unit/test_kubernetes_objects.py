@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from norn.adapters.kubernetes.changes import images_for
+from norn.adapters.kubernetes.changes import images_for, refuse_unseen
 from norn.adapters.kubernetes.direct import plan_direct
 from norn.adapters.kubernetes.pods import Mark, pod_state, rollout_state, running_digests
 from norn.adapters.kubernetes.workload import (
@@ -26,7 +26,7 @@ from norn.adapters.kubernetes.workload import (
 from norn.domain.images import Image
 from norn.domain.ports import Switch
 from norn.domain.workloads import findings
-from norn.errors import NothingToRollBackTo, RolloutFailed
+from norn.errors import NothingToRollBackTo, RolloutFailed, Stale
 
 ONE, TWO = "r/web@sha256:" + "1" * 64, "r/web@sha256:" + "2" * 64
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -102,6 +102,38 @@ def test_what_is_live(obj: dict[str, Any], deployment_id: str | None, digest: st
     else:
         assert live is not None
         assert (live.deployment_id, live.digest) == (deployment_id, digest)
+
+
+def seen(digest: str, tag: str) -> Switch:
+    return Switch("web", "c", Image("r/web:c", "sha256:c", ""), None, digest, tag)
+
+
+def test_a_tag_that_somebody_has_set_since_is_not_what_was_seen() -> None:
+    by_hand = Workload(deployment("r/web:hotfix", change=note(ONE, "a"), live=note(ONE, "a")))
+    with pytest.raises(Stale, match="r/web:hotfix is live"):
+        refuse_unseen(seen(digest_of(ONE), "r/web:a"), by_hand)
+
+
+@pytest.mark.parametrize("runs", ["sha256:9", ""])
+def test_a_tag_that_was_seen_is_what_was_seen_whatever_ran_for_it(runs: str) -> None:
+    by_hand = Workload(deployment("r/web:hotfix", change=note(ONE, "a"), live=note(ONE, "a")))
+    refuse_unseen(seen(runs, "r/web:hotfix"), by_hand)
+
+
+def test_a_tag_that_was_adopted_is_the_digest_that_was_noted_for_it() -> None:
+    noted = Note("a", "r/web:1", "sha256:9", dict.fromkeys(KEYS, "r/web:1"))
+    adopted = Workload(deployment("r/web:1", change=noted, live=noted))
+    refuse_unseen(seen("sha256:9", "r/web:1"), adopted)
+    with pytest.raises(Stale):
+        refuse_unseen(seen("sha256:8", "r/web:1"), adopted)
+
+
+def test_what_is_live_is_told_by_the_container_and_not_by_an_init_container_before_it() -> None:
+    obj = deployment(ONE, change=note(ONE, "a"), live=note(ONE, "a"))
+    obj["spec"]["template"]["spec"]["containers"][1]["image"] = TWO
+    live = live_of(Workload(obj), "")
+    assert live is not None
+    assert live.digest == digest_of(TWO)
 
 
 def test_a_note_that_nobody_can_read_is_none() -> None:

@@ -164,9 +164,9 @@ class RollbackSteps:
             wanted = template or rollouts.NO_TEMPLATE
             await self._services.runtime.apply(Release(run.app, run.id, image, wanted, workload))
         else:
-            expected = previous["digest"] if previous else None
+            digest, tag = (previous["digest"], previous["imageTag"]) if previous else (None, "")
             resume = bool(run.operation.params.get("resume"))
-            switch = Switch(run.app, run.id, image, workload, expected, resume)
+            switch = Switch(run.app, run.id, image, workload, digest, tag, resume)
             await self._services.runtime.set_image(switch)
         run.output.line(f"image changed to {image.tag}")
 

@@ -84,7 +84,7 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
     before_template = template_of(previous["template"])
     before, workload = previous["deploymentId"] or run.id, previous.get("workload")
     if before_template is None:
-        await services.runtime.set_image(Switch(run.app, before, image, workload, live.digest))
+        await services.runtime.set_image(Switch(run.app, before, image, workload, live.digest, live.image_tag))
         timeout_s = 300.0
     else:
         await services.runtime.apply(Release(run.app, before, image, before_template, workload))

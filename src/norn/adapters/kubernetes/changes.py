@@ -25,13 +25,14 @@ from norn.adapters.kubernetes.workload import (
     Workload,
     annotate,
     image_patch,
+    live_of,
     made_live,
     reference_of,
     template_patch,
     unchanged_since,
 )
 from norn.domain.ports import Release, Switch
-from norn.errors import Busy, ForeignFields, Paused, RolloutFailed
+from norn.errors import Busy, ForeignFields, Paused, RolloutFailed, Stale
 
 log = structlog.get_logger(__name__)
 
@@ -224,6 +225,27 @@ class Changes:
         if live is not None and (live.deployment_id, live.containers) == (note.deployment_id, note.containers):
             return  # a restart is no new version
         await self.note(workload.name, made_live(note, datetime.now(UTC)))
+
+
+def refuse_unseen(change: Switch, workload: Workload) -> None:
+    """Raises Paused, and Stale where what is live is not what the caller saw."""
+    if workload.paused and not change.resume:
+        raise paused(change.app)
+    if change.expected_digest is None:
+        return
+    live = live_of(workload, "")
+    # What a tag stood for when the caller looked, nobody has written down: it has to be the same tag.
+    if live is not None and (
+        live.digest == change.expected_digest if live.digest else live.image_tag == change.expected_tag
+    ):
+        return
+    raise Stale(
+        f"{change.app} was to be changed from {change.expected_tag or change.expected_digest}, "
+        f"but {live.image_tag if live else 'nothing'} is live.",
+        hint="Look again at what is live, and decide anew.",
+        expected=change.expected_digest,
+        live=live.digest if live else None,
+    )
 
 
 def images_for(workload: Workload, switch: Switch) -> dict[str, str]:

@@ -8,7 +8,7 @@ import structlog
 
 from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.adoption import plan_adoption
-from norn.adapters.kubernetes.changes import Changes, paused
+from norn.adapters.kubernetes.changes import Changes, paused, refuse_unseen
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.configuration import shape_of, texts_of
 from norn.adapters.kubernetes.direct import read_direct
@@ -48,7 +48,7 @@ from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template
 from norn.domain.ports import Workload as Recorded
 from norn.domain.verdict import Finding
-from norn.errors import NotPossible, RolloutFailed, Stale
+from norn.errors import NotPossible, RolloutFailed
 
 log = structlog.get_logger(__name__)
 
@@ -114,8 +114,8 @@ class KubernetesRuntime:
         return live_of(workload, await self._running_digest(workload))
 
     async def _running_digest(self, workload: Workload) -> str:
-        key = main_container(workload) if workload.foreign else next(iter(workload.managed), None)
-        if key is None or key not in workload.containers or digest_of(workload.containers[key].image):
+        key = main_container(workload) if workload.foreign else workload.own_container
+        if key is None or digest_of(workload.containers[key].image):
             return ""
         digests = running_digests(await self._pods(workload), key.partition("/")[2])
         return next(iter(digests)) if len(digests) == 1 else ""
@@ -236,24 +236,8 @@ class KubernetesRuntime:
 
     async def set_image(self, switch: Switch) -> None:
         """A rollback: the images of the containers recorded for the target, by name, and nothing else."""
-
-        def refuse(workload: Workload) -> None:
-            if workload.paused and not switch.resume:
-                raise paused(switch.app)
-            if switch.expected_digest is None:
-                return
-            live = live_of(workload, switch.expected_digest)
-            if live is None or live.digest != switch.expected_digest:
-                now = live.image_tag if live else "nothing"
-                raise Stale(
-                    f"{switch.app} was to be changed from {switch.expected_digest}, but {now} is live.",
-                    hint="Look again at what is live, and decide anew.",
-                    expected=switch.expected_digest,
-                    live=live.digest if live else None,
-                )
-
         await self._remember_mark(switch.app)
-        await self._changes.switch(switch, refuse)
+        await self._changes.switch(switch, lambda workload: refuse_unseen(switch, workload))
 
     async def restart(self, app: str, operation_id: str) -> None:
         await self._remember_mark(app)

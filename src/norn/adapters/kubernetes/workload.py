@@ -173,6 +173,13 @@ class Workload:
         note = self.change or self.live
         return tuple(note.containers) if note is not None else ()
 
+    @property
+    def own_container(self) -> str | None:
+        """Of those the one that is no init container, rather the one named like the app; None where there is none."""
+        keys = [key for key in self.managed if key.startswith("containers/") and key in self.containers]
+        named = f"containers/{self.name}"
+        return named if named in keys else next(iter(keys), None)
+
     def runs(self, note: Note | None) -> bool:
         """Whether the pod template has exactly the images of a note."""
         return note is not None and self.images(list(note.containers)) == dict(note.containers)
@@ -221,8 +228,14 @@ def live_of(workload: Workload, running_digest: str) -> Live | None:
         return Live(note.image_tag, note.digest, note.deployment_id or None, since)
     if workload.rolling or note is None:
         return None
-    image = next(iter(workload.images(workload.managed).values()), "")
+    image = own_image(workload)
     return Live(image, digest_of(image) or running_digest, None, _created(workload))
+
+
+def own_image(workload: Workload) -> str:
+    """As the pod template names it, whoever has set it."""
+    images, own = workload.images(workload.managed), workload.own_container
+    return images[own] if own is not None else next(iter(images.values()), "")
 
 
 def _created(workload: Workload) -> datetime:

@@ -104,6 +104,8 @@ class Switch:
     """What the runtime had written down of the version that is gone to, if it had."""
     expected_digest: str | None = None
     """What the caller saw live; where something else is live by now, Stale is raised. None: whatever is live."""
+    expected_tag: str = ""
+    """What it was called: all that can be compared where the runtime names what is live by a tag alone."""
     resume: bool = False
     """Let a rollout go on that somebody has paused."""
 
