@@ -240,7 +240,7 @@ def gatekeeper(admit: int) -> Iterator[str]:
         gate.server_close()
 
 
-def test_where_some_of_the_target_is_available_it_stays(server: NornServer, space: Namespace) -> None:
+def test_where_some_of_the_target_is_available_it_stays_and_what_was_live_can_be_gone_to(server: NornServer, space: Namespace) -> None:
     asks = (
         "import urllib.request\n"
         'if os.environ.get("GATE"):\n'
@@ -257,6 +257,11 @@ def test_where_some_of_the_target_is_available_it_stays(server: NornServer, spac
         assert (error["reason"], error["cause"]) == ("partial", "crash")
         assert "one" in app.answers()
         assert space.images("partly")["partly"].endswith(failed.json()["digest"])
+        two = next(found["imageTag"] for found in server.history("partly") if found["kind"] == "deploy")
+        assert server.status("partly")["live"]["deploymentId"] == failed.json()["id"]
+        again = server.norn("rollback", "partly", "--to", two)
+        assert (again.exit_status, again.json()["fromDeploymentId"]) == (0, failed.json()["id"]), again.err
+        assert app.answers() == {"two"}
 
 
 def test_another_manager_that_changes_the_image_meanwhile_is_named(server: NornServer, space: Namespace) -> None:

@@ -12,10 +12,11 @@ from tests.unit.test_targets import NOW, deployment
 
 from norn.domain.deployments import Deployment
 from norn.domain.images import Image
-from norn.domain.ports import Found, Presence
+from norn.domain.operations import OperationStatus
+from norn.domain.ports import Found, Live, Presence
 from norn.domain.targets import LiveVersion, NoTarget, Target
 from norn.operations.services import Services
-from norn.operations.versions import find_target
+from norn.operations.versions import find_target, live_version
 
 
 class Shop:
@@ -84,3 +85,41 @@ def test_at_most_twice_as_many_images_are_looked_for_as_are_gone() -> None:
     shop = Shop(9_000, *range(1, 8_000))
     assert isinstance(shop.target(), Target)
     assert len(shop.looked) <= 2 * 1_000
+
+
+# ---- what is live ------------------------------------------------------------------------------------------------
+
+
+class Half:
+    """Version 2 is live; a rollback to version 1 was accepted and has not rolled out."""
+
+    def __init__(self, status: OperationStatus | None) -> None:
+        self.status = status
+        self.services = cast("Services", SimpleNamespace(store=self, runtime=self))
+
+    async def live(self, app: str) -> Live:
+        newer, older = deployment(2, "2"), deployment(1, "1")
+        coming = Live(older.image_tag, older.digest or "", older.id, NOW)
+        return Live(newer.image_tag, newer.digest or "", newer.id, NOW, coming)
+
+    async def operation(self, operation_id: str) -> Any:
+        return SimpleNamespace(status=self.status) if self.status and operation_id == "d1" else None
+
+    async def deployment(self, deployment_id: str) -> Deployment:
+        return deployment(int(deployment_id[1:]), deployment_id[1:])
+
+
+@pytest.mark.parametrize(
+    ("status", "live"),
+    [
+        (OperationStatus.RUNNING, "d2"),
+        (OperationStatus.FAILED, "d1"),
+        (OperationStatus.CANCELLED, "d1"),
+        (None, "d2"),
+    ],
+)
+def test_a_change_that_nobody_sees_through_any_more_is_what_there_is(status: OperationStatus | None, live: str) -> None:
+    found = asyncio.run(live_version(Half(status).services, "shop"))
+    assert found is not None
+    assert found.deployment is not None
+    assert found.deployment.id == live

@@ -128,6 +128,21 @@ def test_a_tag_that_was_adopted_is_the_digest_that_was_noted_for_it() -> None:
         refuse_unseen(seen("sha256:8", "r/web:1"), adopted)
 
 
+def test_what_was_accepted_and_has_not_rolled_out_is_told_beside_what_is_live() -> None:
+    half = Workload(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
+    live = live_of(half, "")
+    assert live is not None
+    assert live.coming is not None
+    assert (live.deployment_id, live.coming.deployment_id, live.coming.digest) == ("a", "b", digest_of(TWO))
+
+
+def test_a_change_that_has_not_rolled_out_may_be_what_was_seen() -> None:
+    half = Workload(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
+    refuse_unseen(seen(digest_of(TWO), "r/web:b"), half)
+    with pytest.raises(Stale):
+        refuse_unseen(seen("sha256:8", "r/web:8"), half)
+
+
 def test_what_is_live_is_told_by_the_container_and_not_by_an_init_container_before_it() -> None:
     obj = deployment(ONE, change=note(ONE, "a"), live=note(ONE, "a"))
     obj["spec"]["template"]["spec"]["containers"][1]["image"] = TWO

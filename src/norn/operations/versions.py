@@ -25,17 +25,28 @@ _AT_ONCE = 32
 async def live_version(services: Services, app: str, recorded: Deployment | None = None) -> LiveVersion | None:
     """What the runtime says is live, and the deployment it belongs to, by the runtime's own note or by its digest.
 
+    A change that has not rolled out, and whose operation has ended (`partial`, or nothing could be put back), is what
+    there is.
+
     `recorded` is one that was just read, and need not be again if it is that.
     """
     live = await services.runtime.live(app)
     if live is None:
         return None
+    if live.coming is not None and await _left(services, live.coming.deployment_id):
+        live = live.coming
     deployment = recorded if recorded is not None and recorded.id == live.deployment_id else None
     if deployment is None and live.deployment_id:
         deployment = await services.store.deployment(live.deployment_id)
     if deployment is None or deployment.app != app or deployment.digest != live.digest:
         deployment = await services.store.deployment_of_digest(app, live.digest)
     return LiveVersion(live.image_tag, live.digest, deployment)
+
+
+async def _left(services: Services, operation_id: str | None) -> bool:
+    """Whether nobody is at work any more on a change that has not rolled out."""
+    operation = await services.store.operation(operation_id or "")
+    return operation is not None and operation.status.ended
 
 
 async def find_target(

@@ -234,11 +234,12 @@ def refuse_unseen(change: Switch, workload: Workload) -> None:
     if change.expected_digest is None:
         return
     live = live_of(workload, "")
-    # What a tag stood for when the caller looked, nobody has written down: it has to be the same tag.
-    if live is not None and (
-        live.digest == change.expected_digest if live.digest else live.image_tag == change.expected_tag
-    ):
-        return
+    for found in (live, live.coming if live is not None else None):
+        # What a tag stood for when the caller looked, nobody has written down: it has to be the same tag.
+        if found is not None and (
+            found.digest == change.expected_digest if found.digest else found.image_tag == change.expected_tag
+        ):
+            return
     raise Stale(
         f"{change.app} was to be changed from {change.expected_tag or change.expected_digest}, "
         f"but {live.image_tag if live else 'nothing'} is live.",

@@ -225,7 +225,10 @@ def live_of(workload: Workload, running_digest: str) -> Live | None:
         return Live(image, digest_of(image) or running_digest, None, _created(workload))
     if note is not None and (workload.runs(note) or workload.rolling):
         since = datetime.fromisoformat(note.since) if note.since else _created(workload)
-        return Live(note.image_tag, note.digest, note.deployment_id or None, since)
+        coming = None
+        if workload.rolling and (change := workload.change) is not None:
+            coming = Live(change.image_tag, change.digest, change.deployment_id, since)
+        return Live(note.image_tag, note.digest, note.deployment_id or None, since, coming)
     if workload.rolling or note is None:
         return None
     image = own_image(workload)

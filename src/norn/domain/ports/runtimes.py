@@ -149,6 +149,8 @@ class Live:
     deployment_id: str | None
     """The deployment that the runtime has noted for it, if it has."""
     since: datetime
+    coming: Live | None = None
+    """What was accepted after it and has not rolled out: it may never, and stay for all that."""
 
 
 @dataclass(frozen=True, slots=True)
