@@ -240,7 +240,9 @@ def gatekeeper(admit: int) -> Iterator[str]:
         gate.server_close()
 
 
-def test_where_some_of_the_target_is_available_it_stays_and_what_was_live_can_be_gone_to(server: NornServer, space: Namespace) -> None:
+def test_where_some_of_the_target_is_available_it_stays_and_what_was_live_can_be_gone_to(
+    server: NornServer, space: Namespace
+) -> None:
     asks = (
         "import urllib.request\n"
         'if os.environ.get("GATE"):\n'
@@ -363,6 +365,17 @@ def test_with_template_the_whole_pod_template_comes_back(server: NornServer, spa
     back = server.norn("rollback", "whole", "--template")
     assert back.exit_status == 0, back.err
     assert space.deployment("whole")["spec"]["template"] == before
+
+
+def test_a_paused_rollout_can_be_resumed_with_the_whole_template(server: NornServer, space: Namespace) -> None:
+    app = two_versions(server, space, "asleep")
+    space.kubectl("rollout", "pause", "deployment/asleep")
+    until(lambda: server.api("POST", "/api/apps/asleep/rollback", {"dryRun": True}).status == 409, "the pause")
+    assert server.norn("rollback", "asleep", "--template").exit_status == 4
+    back = server.norn("rollback", "asleep", "--template", "--resume")
+    assert back.exit_status == 0, back.err
+    assert app.answers() == {"one"}
+    assert not space.deployment("asleep")["spec"].get("paused")
 
 
 def test_a_container_that_the_template_has_lost_points_to_the_template(server: NornServer, space: Namespace) -> None:

@@ -160,12 +160,21 @@ class RollbackSteps:
         image = Image(change["imageTag"], change["digest"], change["commitSha"])
         workload = change["workload"]
         template = rollouts.template_of(change["template"])
+        digest, tag = (previous["digest"], previous["imageTag"]) if previous else (None, "")
+        resume = bool(run.operation.params.get("resume"))
         if (template is not None or workload) and (previous is None or run.operation.params["template"]):
-            wanted = template or rollouts.NO_TEMPLATE
-            await self._services.runtime.apply(Release(run.app, run.id, image, wanted, workload))
+            release = Release(
+                run.app,
+                run.id,
+                image,
+                template or rollouts.NO_TEMPLATE,
+                workload,
+                resume=resume,
+                expected_digest=digest,
+                expected_tag=tag,
+            )
+            await self._services.runtime.apply(release)
         else:
-            digest, tag = (previous["digest"], previous["imageTag"]) if previous else (None, "")
-            resume = bool(run.operation.params.get("resume"))
             switch = Switch(run.app, run.id, image, workload, digest, tag, resume)
             await self._services.runtime.set_image(switch)
         run.output.line(f"image changed to {image.tag}")

@@ -98,8 +98,10 @@ class Changes:
 
     # ---- more than the image -------------------------------------------------------------------------------------
 
-    async def restore(self, release: Release, template: Object, images: Mapping[str, str]) -> None:
-        """Bring back a pod template as it was recorded, whole."""
+    async def restore(
+        self, release: Release, template: Object, images: Mapping[str, str], refuse: Callable[[Workload], None]
+    ) -> None:
+        """Bring back a pod template as it was recorded, whole. `refuse` as for `switch`."""
 
         async def attempt() -> None:
             for _ in range(_LOOKS):
@@ -107,10 +109,12 @@ class Changes:
                 change = workload.change.deployment_id if workload.change is not None else None
                 if change == release.deployment_id and workload.pod_template == template:
                     return
+                refuse(workload)
                 note = Note(release.deployment_id, release.image.tag, release.image.digest, images)
                 cause = f"norn rollback to {release.image.tag} with its template ({release.deployment_id})"
+                operations = template_patch(workload, template, note, cause, resume=release.resume)
                 try:
-                    await self._patch(workload, template_patch(workload, template, note, cause))
+                    await self._patch(workload, operations)
                     return
                 except PatchTestFailed:
                     continue
@@ -227,7 +231,7 @@ class Changes:
         await self.note(workload.name, made_live(note, datetime.now(UTC)))
 
 
-def refuse_unseen(change: Switch, workload: Workload) -> None:
+def refuse_unseen(change: Switch | Release, workload: Workload) -> None:
     """Raises Paused, and Stale where what is live is not what the caller saw."""
     if workload.paused and not change.resume:
         raise paused(change.app)

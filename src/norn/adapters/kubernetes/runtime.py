@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -196,14 +197,15 @@ class KubernetesRuntime:
         if workload is not None and release.workload:
             template, images = release.workload.get("podTemplate"), release.workload.get("containers")
             if template and images:
-                await self._changes.restore(release, template, images)
+                await self._changes.restore(release, template, images, _refusal(release))
                 return
         if workload is not None and (workload.adopted or workload.foreign):
             if workload.foreign:
                 raise NotPossible(
                     f"The Kubernetes Deployment {release.app} is somebody else's.", hint=f"`norn adopt {release.app}`"
                 )
-            await self.set_image(Switch(release.app, release.deployment_id, release.image))
+            seen = (release.expected_digest, release.expected_tag, release.resume)
+            await self.set_image(Switch(release.app, release.deployment_id, release.image, None, *seen))
             return
         await self._ensure_secret(release.app, release.template)
         await self._ensure_service(release)
@@ -237,7 +239,7 @@ class KubernetesRuntime:
     async def set_image(self, switch: Switch) -> None:
         """A rollback: the images of the containers recorded for the target, by name, and nothing else."""
         await self._remember_mark(switch.app)
-        await self._changes.switch(switch, lambda workload: refuse_unseen(switch, workload))
+        await self._changes.switch(switch, partial(refuse_unseen, switch))
 
     async def restart(self, app: str, operation_id: str) -> None:
         await self._remember_mark(app)
@@ -302,7 +304,7 @@ class KubernetesRuntime:
         await self._remember_mark(app)
         if template and template != workload.pod_template:
             release = Release(app, live.deployment_id, image, _NO_TEMPLATE)
-            await self._changes.restore(release, template, live.containers)
+            await self._changes.restore(release, template, live.containers, _whatever_it_is)
         else:
             back = Switch(app, live.deployment_id, image, {"containers": dict(live.containers)})
             await self._changes.switch(back, _whatever_it_is)
@@ -370,6 +372,10 @@ class KubernetesRuntime:
         containers = workload.managed or [key for key in workload.containers if key.startswith("containers/")]
         async for line in app_lines(self._cluster, self._mirror, app, containers, follow=follow, tail=tail):
             yield line
+
+
+def _refusal(release: Release) -> Callable[[Workload], None]:
+    return partial(refuse_unseen, release) if release.expected_digest is not None else _whatever_it_is
 
 
 def _whatever_it_is(_workload: Workload) -> None:

@@ -312,9 +312,12 @@ def image_patch(workload: Workload, images: Mapping[str, str], note: Note, cause
         ]
         if container.image != image:
             operations.append({"op": "replace", "path": f"{container.path}/image", "value": image})
-    if resume and workload.paused:
-        operations.append({"op": "remove", "path": "/spec/paused"})
-    return operations + annotate(workload, accepted(note, cause))
+    return operations + resumed(workload, resume) + annotate(workload, accepted(note, cause))
+
+
+def resumed(workload: Workload, resume: bool) -> list[Object]:
+    """Operations that let paused rollouts go on, where they are to."""
+    return [{"op": "remove", "path": "/spec/paused"}] if resume and workload.paused else []
 
 
 def halt_patch(workload: Workload) -> list[Object]:
@@ -338,14 +341,14 @@ def start_patch(workload: Workload) -> list[Object]:
     return operations + annotate(workload, {REPLICAS_BEFORE: None})
 
 
-def template_patch(workload: Workload, template: Object, note: Note, cause: str) -> list[Object]:
+def template_patch(workload: Workload, template: Object, note: Note, cause: str, *, resume: bool) -> list[Object]:
     """Bring back a whole pod template as it was recorded."""
     operations = unchanged_since(workload)
     operations += [
         {"op": "test", "path": "/spec/template", "value": workload.pod_template},
         {"op": "replace", "path": "/spec/template", "value": template},
     ]
-    return operations + annotate(workload, accepted(note, cause))
+    return operations + resumed(workload, resume) + annotate(workload, accepted(note, cause))
 
 
 def accepted(note: Note, cause: str) -> dict[str, str | None]:

@@ -148,27 +148,20 @@ class LocalRuntime:
     # ---- changing what runs ----------------------------------------------------------------------------------
 
     async def apply(self, release: Release) -> None:
-        """A deploy: durable on return; `watch` brings it about. Raises ImageMissing."""
-        await self._accept(self._app(release.app), _Change(release.deployment_id, release))
+        """A deploy: durable on return; `watch` brings it about. Raises Stale, ImageMissing."""
+        found = self._app(release.app)
+        if not _accepted(found, release):
+            _refuse_unseen(found, release)
+        await self._accept(found, _Change(release.deployment_id, release))
 
     async def set_image(self, switch: Switch) -> None:
         """A rollback: the template stays as it is live. Raises Stale, ImageMissing, RolloutFailed."""
         app, image, deployment_id = switch.app, switch.image, switch.deployment_id
         found = self._app(app)
-        active, pending = found.files.active(), found.files.pending()
-        latest = pending or (active.as_desired() if active else None)
-        if latest and latest.change_id == deployment_id and latest.image.digest == image.digest:
-            return  # accepted before the server was interrupted
-        expected = switch.expected_digest
-        if expected is not None and (active is None or active.image.digest != expected):
-            now = active.image.tag if active else "nothing"
-            raise Stale(
-                f"{app} was to be changed from {expected}, but {now} is live.",
-                hint="Look again at what is live, and decide anew.",
-                expected=expected,
-                live=active.image.digest if active else None,
-            )
-        if active is None:
+        if _accepted(found, switch):
+            return  # before the server was interrupted
+        _refuse_unseen(found, switch)
+        if (active := found.files.active()) is None:
             raise _nothing_live(app)
         await self._accept(found, _Change(deployment_id, Release(app, deployment_id, image, active.template)))
 
@@ -328,6 +321,28 @@ class _Change:
     id: str
     """What `watch` is called with."""
     release: Release
+
+
+def _accepted(app: LocalApp, change: Switch | Release) -> bool:
+    """Whether it is the change that was accepted last."""
+    active, pending = app.files.active(), app.files.pending()
+    latest = pending or (active.as_desired() if active else None)
+    if latest is None:
+        return False
+    return latest.change_id == change.deployment_id and latest.image.digest == change.image.digest
+
+
+def _refuse_unseen(app: LocalApp, change: Switch | Release) -> None:
+    """Raises Stale where what is live is not what the caller saw."""
+    active, expected = app.files.active(), change.expected_digest
+    if expected is not None and (active is None or active.image.digest != expected):
+        now = active.image.tag if active else "nothing"
+        raise Stale(
+            f"{app.name} was to be changed from {expected}, but {now} is live.",
+            hint="Look again at what is live, and decide anew.",
+            expected=expected,
+            live=active.image.digest if active else None,
+        )
 
 
 def _nothing_live(app: str) -> RolloutFailed:

@@ -91,6 +91,10 @@ class Release:
     """Where given: how the runtime ran this version when it was live; exactly that is brought back."""
     force: bool = False
     """Take over what others have changed by hand, too."""
+    resume: bool = False
+    expected_digest: str | None = None
+    expected_tag: str = ""
+    """As of a `Switch`, where the caller looked at what is live before."""
 
 
 @dataclass(frozen=True, slots=True)

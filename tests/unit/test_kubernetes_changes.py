@@ -1,0 +1,132 @@
+"""A change of a Kubernetes Deployment, and what others do to it between the look and the patch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tests.unit.test_kubernetes_objects import ONE, TWO, applied, deployment, note
+
+from norn.adapters.kubernetes.changes import Changes, refuse_unseen
+from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
+from norn.adapters.kubernetes.reflector import Mirror
+from norn.adapters.kubernetes.resources import Deployment, Kind, Object
+from norn.adapters.kubernetes.workload import Workload, digest_of
+from norn.domain.images import Image
+from norn.domain.ports import Release, Template
+from norn.errors import Paused, Stale
+from norn.operations.procedures import Run
+from norn.operations.rollback import RollbackSteps
+from norn.operations.services import Services
+
+TEMPLATE = Template("worker", 1, None, None, {}, (), 300.0)
+
+
+class Board:
+    """An API server as far as changes ask it; `meanwhile` is what somebody else does just before a write."""
+
+    def __init__(self, obj: Object) -> None:
+        self.objects: dict[tuple[Kind, str], Object] = {(Deployment, "web"): obj}
+        obj["metadata"]["resourceVersion"] = "1"
+        self.meanwhile: list[Callable[[], None]] = []
+        self.cluster = cast("Cluster", self)
+        self.changes = Changes(self.cluster, Mirror(self.cluster))
+
+    @property
+    def web(self) -> Workload:
+        return Workload(self.objects[Deployment, "web"])
+
+    def set(self, **annotations: str) -> None:
+        self.web.annotations.update({f"norn.dev/{name}": text for name, text in annotations.items()})
+        self._grown(self.web.obj)
+
+    def set_image(self, image: str) -> None:
+        for container in self.web.pod_template["spec"]["containers"][1:]:
+            container["image"] = image
+        self._grown(self.web.obj)
+
+    @staticmethod
+    def _grown(obj: Object) -> Object:
+        obj["metadata"]["resourceVersion"] = str(int(obj["metadata"]["resourceVersion"]) + 1)
+        return obj
+
+    async def get(self, kind: Kind, name: str) -> Object | None:
+        return copy.deepcopy(self.objects.get((kind, name)))
+
+    async def json_patch(self, kind: Kind, name: str, operations: Sequence[Object]) -> Object | None:
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        try:
+            self.objects[kind, name] = self._grown(applied(self.objects[kind, name], list(operations)))
+        except AssertionError as error:
+            raise PatchTestFailed from error
+        return copy.deepcopy(self.objects[kind, name])
+
+    async def patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        return await attempt()
+
+
+def release(digest: str | None = None, tag: str = "", *, resume: bool = False) -> Release:
+    """Version one, on behalf of the deployment `c`."""
+    image = Image("r/web:a", digest_of(ONE), "")
+    return Release("web", "c", image, TEMPLATE, resume=resume, expected_digest=digest, expected_tag=tag)
+
+
+def recorded_template() -> Object:
+    template: Object = deployment(ONE)["spec"]["template"]
+    return template
+
+
+async def restored(board: Board, wanted: Release) -> None:
+    images = note(ONE, "c").containers
+    await board.changes.restore(wanted, recorded_template(), images, partial(refuse_unseen, wanted))
+
+
+# ---- the whole template ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board() -> Board:
+    """Version two is live."""
+    return Board(deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b")))
+
+
+async def test_the_whole_template_is_not_brought_back_over_an_image_set_by_hand(board: Board) -> None:
+    board.meanwhile = [lambda: board.set_image("r/web:hotfix")]
+    with pytest.raises(Stale, match="hotfix"):
+        await restored(board, release(digest_of(TWO), "r/web:b"))
+    assert board.web.containers["containers/web"].image == "r/web:hotfix"
+
+
+async def test_the_whole_template_is_not_brought_back_while_rollouts_are_paused(board: Board) -> None:
+    board.web.obj["spec"]["paused"] = True
+    with pytest.raises(Paused):
+        await restored(board, release(digest_of(TWO), "r/web:b"))
+    await restored(board, release(digest_of(TWO), "r/web:b", resume=True))
+    assert not board.web.paused
+    assert board.web.pod_template == recorded_template()
+
+
+async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_resume() -> None:
+    asked: list[Release] = []
+
+    async def apply(wanted: Release) -> None:
+        asked.append(wanted)
+
+    services = SimpleNamespace(runtime=SimpleNamespace(apply=apply))
+    change = {"imageTag": "r/web:a", "digest": digest_of(ONE), "commitSha": "", "workload": {"containers": {}},
+              "template": TEMPLATE.to_json()}  # fmt: skip
+    run = SimpleNamespace(
+        app="web",
+        id="c",
+        state={"change": change, "previous": {"digest": digest_of(TWO), "imageTag": "r/web:b"}},
+        operation=SimpleNamespace(params={"template": True, "resume": True}),
+        output=SimpleNamespace(line=lambda _text: None),
+    )
+    await RollbackSteps(cast("Services", services))._change(cast("Run", run))
+    (wanted,) = asked
+    assert (wanted.expected_digest, wanted.expected_tag, wanted.resume) == (digest_of(TWO), "r/web:b", True)
