@@ -10,6 +10,7 @@ import pytest
 
 from norn.adapters.kubernetes.changes import images_for, refuse_unseen
 from norn.adapters.kubernetes.direct import plan_direct
+from norn.adapters.kubernetes.manifests import job
 from norn.adapters.kubernetes.pods import Mark, pod_state, rollout_state, running_digests
 from norn.adapters.kubernetes.workload import (
     Note,
@@ -24,7 +25,7 @@ from norn.adapters.kubernetes.workload import (
     sharing,
 )
 from norn.domain.images import Image
-from norn.domain.ports import Switch
+from norn.domain.ports import Release, Switch, Template
 from norn.domain.workloads import findings
 from norn.errors import NothingToRollBackTo, RolloutFailed, Stale
 
@@ -242,6 +243,70 @@ def test_else_it_goes_to_the_way_back_that_is_noted() -> None:
 def test_without_a_note_there_is_nothing_to_go_back_to() -> None:
     with pytest.raises(NothingToRollBackTo):
         plan_direct(Workload(deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"))))
+
+
+# ---- jobs --------------------------------------------------------------------------------------------------------
+
+
+def migration(pod: dict[str, Any] | None = None, container: dict[str, Any] | None = None) -> dict[str, Any]:
+    template = Template("worker", 1, None, None, {"COLOUR": "blue"}, (), 300.0)
+    release = Release("web", "c", Image("r/web:a", digest_of(ONE), ""), template)
+    return job(release, "migrate", ["migrate", "up"], {"NORN_TO": "a"}, pod=pod, container=container)
+
+
+def test_a_job_is_tried_once() -> None:
+    spec = migration()["spec"]
+    assert (spec["backoffLimit"], spec["template"]["spec"]["restartPolicy"]) == (0, "Never")
+
+
+def test_a_job_runs_the_command_in_the_image_of_the_release_by_its_digest() -> None:
+    (container,) = migration()["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["args"], "command" in container) == (ONE, ["migrate", "up"], False)
+    assert {entry["name"]: entry["value"] for entry in container["env"]} == {"COLOUR": "blue", "NORN_TO": "a"}
+
+
+def test_a_job_pulls_and_runs_as_the_pods_of_the_app_do_and_takes_over_nothing_else() -> None:
+    kept = {
+        "imagePullSecrets": [{"name": "registry"}],
+        "serviceAccountName": "web",
+        "securityContext": {"runAsUser": 1000},
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "shop", "operator": "Exists"}],
+    }
+    own = {"restartPolicy", "terminationGracePeriodSeconds", "containers"}
+    pod = migration(kept | {"restartPolicy": "Always", "initContainers": [{"name": "wait"}]})["spec"]["template"][
+        "spec"
+    ]
+    assert {name: value for name, value in pod.items() if name not in own} == kept
+
+
+def test_a_job_of_an_adopted_app_has_the_environment_of_its_container_and_not_its_probes() -> None:
+    given = {
+        "name": "web",
+        "image": TWO,
+        "command": ["serve"],
+        "env": [{"name": "COLOUR", "value": "red"}, {"name": "NORN_TO", "value": "another"}],
+        "envFrom": [{"secretRef": {"name": "vault"}}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "readinessProbe": {"tcpSocket": {"port": 80}},
+    }
+    (container,) = migration(container=given)["spec"]["template"]["spec"]["containers"]
+    assert container == {
+        "name": "migrate",
+        "image": ONE,
+        "args": ["migrate", "up"],
+        "env": [{"name": "COLOUR", "value": "red"}, {"name": "NORN_TO", "value": "a"}],
+        "envFrom": given["envFrom"],
+        "volumeMounts": given["volumeMounts"],
+    }
+
+
+def test_a_job_has_no_other_labels_than_those_by_which_it_is_found() -> None:
+    found = migration()
+    labels = {"app.kubernetes.io/managed-by": "norn", "norn.dev/operation": "c"}
+    assert found["metadata"] == {"name": "norn-migrate-c", "labels": labels}
+    assert found["spec"]["template"]["metadata"]["labels"] == labels  # no Service sends it requests
 
 
 # ---- references and pods -----------------------------------------------------------------------------------------
