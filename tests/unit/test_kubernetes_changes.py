@@ -12,13 +12,14 @@ import pytest
 from tests.unit.test_kubernetes_objects import ONE, TWO, applied, deployment, note
 
 from norn.adapters.kubernetes.changes import Changes, refuse_unseen
-from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
+from norn.adapters.kubernetes.client import Cluster, Conflict, PatchTestFailed
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object
+from norn.adapters.kubernetes.runtime import KubernetesRuntime
 from norn.adapters.kubernetes.workload import Workload, digest_of
 from norn.domain.images import Image
 from norn.domain.ports import Release, Template
-from norn.errors import Paused, Stale
+from norn.errors import Paused, RolloutFailed, Stale
 from norn.operations.procedures import Run
 from norn.operations.rollback import RollbackSteps
 from norn.operations.services import Services
@@ -65,6 +66,18 @@ class Board:
         except AssertionError as error:
             raise PatchTestFailed from error
         return copy.deepcopy(self.objects[kind, name])
+
+    async def apply(self, kind: Kind, obj: Object, *, force: bool = False) -> Object:
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        known, metadata = self.objects[kind, obj["metadata"]["name"]], obj["metadata"]
+        if (
+            metadata.get("resourceVersion", known["metadata"]["resourceVersion"])
+            != known["metadata"]["resourceVersion"]
+        ):
+            raise Conflict([])
+        known["metadata"]["annotations"] |= metadata["annotations"]
+        return copy.deepcopy(self._grown(known))
 
     async def patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         return await attempt()
@@ -130,3 +143,62 @@ async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_re
     await RollbackSteps(cast("Services", services))._change(cast("Run", run))
     (wanted,) = asked
     assert (wanted.expected_digest, wanted.expected_tag, wanted.resume) == (digest_of(TWO), "r/web:b", True)
+
+
+# ---- a server that was stopped in between, and goes on after another has taken over ------------------------------
+
+
+async def superseded(change: Awaitable[Any]) -> None:
+    with pytest.raises(RolloutFailed) as failed:
+        await change
+    assert failed.value.facts["reason"] == "superseded"
+
+
+async def nothing(_app: str, _template: Template) -> dict[str, str]:
+    return {}
+
+
+def whatever_it_is(_workload: Workload) -> None:
+    pass
+
+
+async def test_a_template_is_not_brought_back_after_another_change_was_accepted(board: Board) -> None:
+    board.meanwhile = [lambda: board.set(deployment="z")]
+    await superseded(board.changes.restore(release(), recorded_template(), {}, whatever_it_is))
+    assert board.web.containers["containers/web"].image == TWO
+
+
+async def test_what_the_infraspec_declares_is_not_applied_after_another_change_was_accepted(board: Board) -> None:
+    board.meanwhile = [lambda: board.set(deployment="z")]
+    await superseded(board.changes.apply(release(), whatever_it_is))
+    assert board.web.annotations["norn.dev/deployment"] == "z"
+
+
+async def test_what_the_infraspec_declares_is_applied_however_much_else_changes_meanwhile(board: Board) -> None:
+    board.meanwhile = [lambda: board.set(status="1"), lambda: board.set(status="2")]
+    await board.changes.apply(release(), whatever_it_is)
+    assert board.web.annotations["norn.dev/deployment"] == "c"
+
+
+async def test_pods_are_not_made_anew_after_another_change_was_accepted(board: Board) -> None:
+    board.meanwhile = [lambda: board.set(deployment="z")]
+    before = copy.deepcopy(board.web.pod_template)
+    await superseded(board.changes.restart("web", "r"))
+    assert board.web.pod_template == before
+
+
+async def test_what_rolled_out_is_not_noted_after_another_change_was_accepted() -> None:
+    board = Board(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
+    seen = copy.deepcopy(board.web.obj)
+    board.meanwhile = [lambda: board.set(deployment="z")]
+    await superseded(board.changes.note_live(Workload(seen)))
+    assert board.web.live_id == "a"
+
+
+@pytest.mark.parametrize(("back_from", "stays"), [("a", True), ("b", False)])
+async def test_the_way_back_is_noted_only_for_what_it_leads_back_from(
+    board: Board, back_from: str, stays: bool
+) -> None:
+    board.set(**{"way-back": note(ONE, "a").to_text()})
+    await KubernetesRuntime(board.cluster, nothing).note_way_back("web", back_from, None)
+    assert (board.web.way_back is not None) == stays

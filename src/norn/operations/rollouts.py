@@ -111,13 +111,14 @@ async def rolled_out(run: Run, services: Services, transaction: Fenced) -> None:
 async def note_way_back(run: Run, services: Services) -> None:
     """Leave a note in the runtime of where a rollback would go to, for the day on which Norn itself is down."""
     try:
+        runs = await services.runtime.live(run.app)
         choice = await find_target(services, run.app, await live_version(services, run.app))
         way_back = None
         if isinstance(choice, Target):
             found = choice.deployment
             template = template_of(found.template) or NO_TEMPLATE
             way_back = Release(run.app, found.id, image_of(found), template, found.workload)
-        await services.runtime.note_way_back(run.app, way_back)
+        await services.runtime.note_way_back(run.app, runs.deployment_id if runs is not None else None, way_back)
     except (LeaseLost, DatabaseUnavailable):
         raise
     except NornError as error:

@@ -1,7 +1,8 @@
 """Changes a Kubernetes Deployment: the image alone, a whole template, or what the infraspec declares.
 
 Each change looks first, so that it may be asked for again after a crash or a lost answer, and says in its
-preconditions what it saw.
+preconditions what it saw. A server that was stopped in between and goes on later finds that another change was accepted
+since, and leaves it at that.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from norn.adapters.kubernetes.workload import (
     live_of,
     made_live,
     reference_of,
+    resumed,
     template_patch,
     unchanged_since,
 )
@@ -38,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 _LOOKS = 4
 """How often a change looks again when somebody else was quicker."""
+_LOOKS_AT_ALL = 12
+"""The same where anything counts that has changed of the object, its status as well."""
 
 
 class Changes:
@@ -102,10 +106,12 @@ class Changes:
         self, release: Release, template: Object, images: Mapping[str, str], refuse: Callable[[Workload], None]
     ) -> None:
         """Bring back a pod template as it was recorded, whole. `refuse` as for `switch`."""
+        turn = _Turn(release.deployment_id)
 
         async def attempt() -> None:
             for _ in range(_LOOKS):
                 workload = await self._workload(release.app, fresh=True)
+                turn.refuse_others(workload)
                 change = workload.change.deployment_id if workload.change is not None else None
                 if change == release.deployment_id and workload.pod_template == template:
                     return
@@ -122,28 +128,38 @@ class Changes:
 
         await self._cluster.patiently(attempt)
 
-    async def apply(self, release: Release) -> None:
+    async def apply(self, release: Release, refuse: Callable[[Workload], None]) -> None:
         """Make or change the Deployment as the infraspec says; `replicas` only where Norn makes it.
+
+        `refuse` as for `switch`.
 
         Raises ForeignFields where somebody else has set one of the fields to something else.
         """
-        wanted = manifests.deployment(release)
+        wanted, turn = manifests.deployment(release), _Turn(release.deployment_id)
 
         async def attempt() -> None:
-            before = await self._mirror.refresh(release.app)
             force = False
-            try:
-                obj = await self._cluster.apply(Deployment, wanted)
-            except Conflict as conflict:
-                refuse_foreign(release, conflict)
-                force = True
-            if force:
-                obj = await self._cluster.apply(Deployment, wanted, force=True)
+            for _ in range(_LOOKS_AT_ALL):
+                before = await self._mirror.refresh(release.app)
+                if before is not None:
+                    turn.refuse_others(Workload(before))
+                    refuse(Workload(before))
+                try:
+                    obj = await self._cluster.apply(Deployment, _as_seen(wanted, before), force=force)
+                    break
+                except Conflict as conflict:
+                    if conflict.causes:  # none: it has changed since the look
+                        refuse_foreign(release, conflict)
+                        force = True
+            else:
+                raise Busy(f"Somebody else changes {release.app} all the time.", hint="Look for another deploy tool.")
             replicas = release.template.replicas
             # Sent once, by a patch of its own: a crash in between finds an object that nothing has rolled out on.
             new = before is None or LIVE not in Workload(before).annotations
+            operations = resumed(Workload(obj), release.resume)
             if new and obj["spec"].get("replicas") != replicas:
-                operations: list[Object] = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
+                operations.append({"op": "add", "path": "/spec/replicas", "value": replicas})
+            if operations:
                 obj = await self._cluster.json_patch(Deployment, release.app, operations) or obj
             self._mirror.deployments.put(obj)
 
@@ -158,10 +174,12 @@ class Changes:
 
     async def restart(self, app: str, operation_id: str) -> None:
         """New pods of the same image: the one change of the pod template that is meant to make them."""
+        turn = _Turn(operation_id)
 
         async def attempt() -> None:
             for _ in range(_LOOKS):
                 workload = await self._workload(app, fresh=True)
+                turn.refuse_others(workload)
                 if workload.foreign or workload.live is None:
                     raise nothing_live(app)
                 if workload.annotations.get(DEPLOYMENT) == operation_id:
@@ -212,14 +230,26 @@ class Changes:
 
     # ---- notes ---------------------------------------------------------------------------------------------------
 
-    async def note(self, app: str, values: Mapping[str, str | None]) -> None:
-        """Set annotations of the object; nothing that runs notices."""
+    async def note(
+        self, app: str, values: Mapping[str, str | None], holds: Callable[[Workload], bool] = lambda _: True
+    ) -> bool:
+        """Set annotations of the object; nothing that runs notices. False, and nothing is set, where not `holds`."""
 
-        async def attempt() -> None:
-            await self._cluster.merge_patch(Deployment, app, {"metadata": {"annotations": dict(values)}})
+        async def attempt() -> bool:
+            for _ in range(_LOOKS):
+                workload = await self._workload(app, fresh=True)
+                if not holds(workload):
+                    return False
+                version = workload.obj["metadata"]["resourceVersion"]  # nothing else to go by where it is not Norn's
+                seen = unchanged_since(workload) or [_test("/metadata/resourceVersion", version)]
+                try:
+                    await self._patch(workload, seen + annotate(workload, values))
+                except PatchTestFailed:
+                    continue
+                return True
+            raise Busy(f"Somebody else changes {app} all the time.", hint="Look for another deploy tool.")
 
-        await self._cluster.patiently(attempt)
-        await self._mirror.refresh(app)
+        return await self._cluster.patiently(attempt)
 
     async def note_live(self, workload: Workload) -> None:
         """What was accepted last has rolled out."""
@@ -228,7 +258,35 @@ class Changes:
         live = workload.live
         if live is not None and (live.deployment_id, live.containers) == (note.deployment_id, note.containers):
             return  # a restart is no new version
-        await self.note(workload.name, made_live(note, datetime.now(UTC)))
+        change = workload.annotations.get(DEPLOYMENT)
+        values = made_live(note, datetime.now(UTC))
+        if not await self.note(workload.name, values, lambda found: found.annotations.get(DEPLOYMENT) == change):
+            raise superseded(await self._workload(workload.name, fresh=True))
+
+
+class _Turn:
+    """Whether a change is still the next one: none but itself has been accepted since its first look."""
+
+    def __init__(self, change_id: str) -> None:
+        self._change_id = change_id
+        self._first: Workload | None = None
+
+    def refuse_others(self, workload: Workload) -> None:
+        """Raises RolloutFailed, reason `superseded`."""
+        first = self._first = self._first or workload
+        if workload.annotations.get(DEPLOYMENT) not in (self._change_id, first.annotations.get(DEPLOYMENT)):
+            raise superseded(workload)
+
+
+def _as_seen(wanted: Object, before: Object | None) -> Object:
+    """To be applied only to the object as it was looked at."""
+    if before is None:
+        return wanted
+    return wanted | {"metadata": wanted["metadata"] | {"resourceVersion": before["metadata"]["resourceVersion"]}}
+
+
+def _test(path: str, value: str) -> Object:
+    return {"op": "test", "path": path, "value": value}
 
 
 def refuse_unseen(change: Switch | Release, workload: Workload) -> None:
@@ -297,6 +355,14 @@ def paused(app: str) -> Paused:
         f"The rollouts of the Kubernetes Deployment {app} are paused: it would take the change, and nothing would run.",
         hint=f"`norn rollback {app} --resume` lets them go on with the rollback; "
         f"`kubectl rollout resume deployment/{app}` as they are.",
+    )
+
+
+def superseded(workload: Workload) -> RolloutFailed:
+    return RolloutFailed(
+        f"Another change of {workload.name} was accepted since ({workload.annotations.get(DEPLOYMENT)}).",
+        reason="superseded",
+        hint=f"`norn status {workload.name}` shows what is live.",
     )
 
 

@@ -209,7 +209,7 @@ class KubernetesRuntime:
             return
         await self._ensure_secret(release.app, release.template)
         await self._ensure_service(release)
-        await self._changes.apply(release)
+        await self._changes.apply(release, _refusal(release))
 
     async def _ensure_service(self, release: Release) -> None:
         """The Service for `hosts.internal`; one of somebody else's stays as it is."""
@@ -314,7 +314,7 @@ class KubernetesRuntime:
         except RolloutFailed as failed:
             output(f"[put back, but not healthy: {failed.message}]\n")
 
-    async def note_way_back(self, app: str, way_back: Release | None) -> None:
+    async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
         """For `norn rollback --direct`."""
         text = None
         if way_back is not None:
@@ -324,7 +324,7 @@ class KubernetesRuntime:
                 containers = dict.fromkeys(workload.managed if workload else (), reference_of(way_back.image))
             image = way_back.image
             text = Note(way_back.deployment_id, image.tag, image.digest, containers).to_text()
-        await self._changes.note(app, {WAY_BACK: text})
+        await self._changes.note(app, {WAY_BACK: text}, lambda found: found.live_id == live)
 
     async def direct(self, app: str) -> Direct | None:
         workload = await self._workload(app)

@@ -185,6 +185,11 @@ class Workload:
         return note is not None and self.images(list(note.containers)) == dict(note.containers)
 
     @property
+    def live_id(self) -> str | None:
+        """The deployment that rolled out last, by its note."""
+        return (self.live.deployment_id or None) if self.live is not None else None
+
+    @property
     def rolling(self) -> bool:
         """A change was accepted and has not rolled out."""
         return self.change is not None and not self.runs(self.live) and self.runs(self.change)

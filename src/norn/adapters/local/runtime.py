@@ -130,7 +130,7 @@ class LocalRuntime:
         """Empty: image and template say it all."""
         return {}
 
-    async def note_way_back(self, app: str, way_back: Release | None) -> None:
+    async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
         """Nothing: without its server nobody could do anything with it."""
 
     async def direct(self, app: str) -> Direct | None:

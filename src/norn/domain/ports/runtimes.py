@@ -320,8 +320,11 @@ class Runtime(Protocol):
         """What is to be remembered of the version that is live, to bring back exactly that."""
         ...
 
-    async def note_way_back(self, app: str, way_back: Release | None) -> None:
-        """Note where a rollback would go to, for the day on which Norn itself is down."""
+    async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
+        """Note where a rollback would go to, for the day on which Norn itself is down.
+
+        `live` is the deployment that it leads back from, by the runtime's own note; nothing is noted once another is.
+        """
         ...
 
     async def direct(self, app: str) -> Direct | None:
