@@ -27,6 +27,10 @@ from norn.operations.services import Services
 TEMPLATE = Template("worker", 1, None, None, {}, (), 300.0)
 
 
+class Made(Exception):
+    """What would have been made."""
+
+
 class Board:
     """An API server as far as changes ask it; `meanwhile` is what somebody else does just before a write."""
 
@@ -57,6 +61,9 @@ class Board:
 
     async def get(self, kind: Kind, name: str) -> Object | None:
         return copy.deepcopy(self.objects.get((kind, name)))
+
+    async def create(self, obj: Object, kind: Kind) -> Object | None:
+        raise Made(obj)
 
     async def json_patch(self, kind: Kind, name: str, operations: Sequence[Object]) -> Object | None:
         if self.meanwhile:
@@ -143,6 +150,21 @@ async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_re
     await RollbackSteps(cast("Services", services))._change(cast("Run", run))
     (wanted,) = asked
     assert (wanted.expected_digest, wanted.expected_tag, wanted.resume) == (digest_of(TWO), "r/web:b", True)
+
+
+# ---- jobs --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_of_an_adopted_app_has_the_environment_of_its_container_whatever_order_they_were_noted_in(
+    board: Board,
+) -> None:
+    board.set(adopted="true")
+    env = board.web.pod_template["spec"]["containers"][1]["env"] = [{"name": "COLOUR", "value": "blue"}]
+    assert next(iter(board.web.managed)).startswith("initContainers/")
+    with pytest.raises(Made) as made:
+        await KubernetesRuntime(board.cluster, nothing).run_job(release(), "migrate", ["up"], {}, lambda _text: None)
+    (container,) = made.value.args[0]["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == env
 
 
 # ---- a server that was stopped in between, and goes on after another has taken over ------------------------------

@@ -346,8 +346,13 @@ class KubernetesRuntime:
         pod = workload.pod_template["spec"] if workload is not None else None
         container = None
         if workload is not None and workload.adopted and pod is not None:
-            key = next(iter(workload.managed))
-            container = next(found for found in pod["containers"] if f"containers/{found['name']}" == key)
+            own = workload.own_container
+            if own is None:
+                raise NotPossible(
+                    f"The pod template of {release.app} no longer has {', '.join(workload.managed)}.",
+                    hint=f"`norn rollback {release.app} --template` brings back one that has.",
+                )
+            container = pod["containers"][workload.containers[own].position]
         else:
             await self._ensure_secret(release.app, release.template)
         job = manifests.job(release, name, command, env, pod=pod, container=container)
