@@ -67,6 +67,19 @@ def test_logs_name_the_pod_and_follow_a_rollout(server: NornServer, space: Names
         assert any(line.endswith("serving two\n") for line in lines)
 
 
+def test_a_restart_is_of_the_image_that_somebody_has_set_by_hand(server: NornServer, space: Namespace) -> None:
+    app = ClusterApp(server, space, "mended")
+    app.deploy("one")
+    by_hand = ClusterApp(server, space, "mender").deploy("by hand")
+    space.kubectl("set", "image", "deployment/mended", f"mended={by_hand}")
+    space.kubectl("rollout", "status", "deployment/mended", "--timeout=60s")
+    restarted = server.norn("restart", "mended")
+    assert restarted.exit_status == 0, restarted.err
+    live = server.status("mended")["live"]
+    assert (live["imageTag"], live["deploymentId"]) == (by_hand, None)
+    assert app.answers() == {"by hand"}
+
+
 def test_a_restart_replaces_each_pod_and_is_no_version(server: NornServer, space: Namespace) -> None:
     app = ClusterApp(server, space, "fresh")
     app.deploy("one")

@@ -16,7 +16,7 @@ from norn.adapters.kubernetes.client import Cluster, Conflict, PatchTestFailed
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object
 from norn.adapters.kubernetes.runtime import KubernetesRuntime
-from norn.adapters.kubernetes.workload import Workload, digest_of
+from norn.adapters.kubernetes.workload import Workload, digest_of, live_of
 from norn.domain.images import Image
 from norn.domain.ports import Release, Template
 from norn.errors import Paused, RolloutFailed, Stale
@@ -37,6 +37,7 @@ class Board:
     def __init__(self, obj: Object) -> None:
         self.objects: dict[tuple[Kind, str], Object] = {(Deployment, "web"): obj}
         obj["metadata"]["resourceVersion"] = "1"
+        obj["spec"]["template"]["metadata"] = {"labels": {"app": "web"}}
         self.meanwhile: list[Callable[[], None]] = []
         self.cluster = cast("Cluster", self)
         self.changes = Changes(self.cluster, Mirror(self.cluster))
@@ -152,6 +153,25 @@ async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_re
     assert (wanted.expected_digest, wanted.expected_tag, wanted.resume) == (digest_of(TWO), "r/web:b", True)
 
 
+# ---- restarting --------------------------------------------------------------------------------------------------
+
+
+async def test_a_restart_is_of_what_somebody_has_set_by_hand_and_that_is_live_then(board: Board) -> None:
+    board.set_image("r/web:hotfix")
+    await board.changes.restart("web", "r", "sha256:9")
+    assert board.web.runs(board.web.change)
+    await board.changes.note_live(board.web)
+    live = live_of(board.web, "")
+    assert live is not None
+    assert (live.image_tag, live.digest, live.deployment_id) == ("r/web:hotfix", "sha256:9", None)
+
+
+async def test_a_restart_is_of_a_change_that_has_stayed_without_rolling_out() -> None:
+    board = Board(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
+    await board.changes.restart("web", "r", digest_of(ONE))
+    assert board.web.change == note(TWO, "b")
+
+
 # ---- jobs --------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +225,7 @@ async def test_what_the_infraspec_declares_is_applied_however_much_else_changes_
 async def test_pods_are_not_made_anew_after_another_change_was_accepted(board: Board) -> None:
     board.meanwhile = [lambda: board.set(deployment="z")]
     before = copy.deepcopy(board.web.pod_template)
-    await superseded(board.changes.restart("web", "r"))
+    await superseded(board.changes.restart("web", "r", ""))
     assert board.web.pod_template == before
 
 

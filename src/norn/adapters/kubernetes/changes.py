@@ -30,6 +30,7 @@ from norn.adapters.kubernetes.workload import (
     made_live,
     reference_of,
     resumed,
+    running,
     template_patch,
     unchanged_since,
 )
@@ -172,8 +173,11 @@ class Changes:
         except Conflict as conflict:
             refuse_foreign(release, conflict)
 
-    async def restart(self, app: str, operation_id: str) -> None:
-        """New pods of the same image: the one change of the pod template that is meant to make them."""
+    async def restart(self, app: str, operation_id: str, digest: str) -> None:
+        """New pods of the same image: the one change of the pod template that is meant to make them.
+
+        `digest` is what runs, for an image that somebody has set by hand and named by a tag alone.
+        """
         turn = _Turn(operation_id)
 
         async def attempt() -> None:
@@ -186,7 +190,7 @@ class Changes:
                     return
                 if workload.paused:
                     raise paused(app)
-                note = workload.live  # a restart is an operation, and no version
+                note = running(workload, digest)  # a restart is an operation, and no version
                 metadata = workload.pod_template.get("metadata") or {}
                 operations = unchanged_since(workload)
                 if "annotations" not in metadata:

@@ -243,7 +243,8 @@ class KubernetesRuntime:
 
     async def restart(self, app: str, operation_id: str) -> None:
         await self._remember_mark(app)
-        await self._changes.restart(app, operation_id)
+        live = await self._cluster.patiently(lambda: self.live(app))
+        await self._changes.restart(app, operation_id, live.digest if live is not None else "")
 
     async def _remember_mark(self, app: str) -> None:
         workload = await self._waited_for(app)

@@ -233,11 +233,20 @@ def live_of(workload: Workload, running_digest: str) -> Live | None:
         coming = None
         if workload.rolling and (change := workload.change) is not None:
             coming = Live(change.image_tag, change.digest, change.deployment_id, since)
-        return Live(note.image_tag, note.digest, note.deployment_id or None, since, coming)
+        return Live(note.image_tag, note.digest or running_digest, note.deployment_id or None, since, coming)
     if workload.rolling or note is None:
         return None
     image = own_image(workload)
     return Live(image, digest_of(image) or running_digest, None, _created(workload))
+
+
+def running(workload: Workload, digest: str) -> Note:
+    """What the pod template names: as it was noted, or as somebody has set it by hand, which stands for `digest`."""
+    for note in (workload.live, workload.change):
+        if note is not None and workload.runs(note):
+            return note
+    image = own_image(workload)
+    return Note("", image, digest_of(image) or digest, workload.images(workload.managed))
 
 
 def own_image(workload: Workload) -> str:
