@@ -14,7 +14,7 @@ from tests.unit.test_kubernetes_objects import ONE, TWO, applied, deployment, no
 from norn.adapters.kubernetes.changes import Changes, refuse_unseen
 from norn.adapters.kubernetes.client import Cluster, Conflict, PatchTestFailed
 from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment, Kind, Object
+from norn.adapters.kubernetes.resources import Deployment, Kind, Object, Service
 from norn.adapters.kubernetes.runtime import KubernetesRuntime
 from norn.adapters.kubernetes.workload import Workload, digest_of, live_of
 from norn.domain.images import Image
@@ -84,7 +84,7 @@ class Board:
             != known["metadata"]["resourceVersion"]
         ):
             raise Conflict([])
-        known["metadata"]["annotations"] |= metadata["annotations"]
+        known["metadata"].setdefault("annotations", {}).update(metadata.get("annotations") or {})
         return copy.deepcopy(self._grown(known))
 
     async def patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
@@ -170,6 +170,31 @@ async def test_a_restart_is_of_a_change_that_has_stayed_without_rolling_out() ->
     board = Board(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
     await board.changes.restart("web", "r", digest_of(ONE))
     assert board.web.change == note(TWO, "b")
+
+
+# ---- the Service -------------------------------------------------------------------------------------------------
+
+NORNS = {"app.kubernetes.io/managed-by": "norn"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "applied"),
+    [
+        pytest.param(NORNS | {"app.kubernetes.io/name": "web", "more": "x"}, True, id="the app's own"),
+        pytest.param(NORNS | {"app.kubernetes.io/name": "other"}, False, id="another app's"),
+        pytest.param({"app.kubernetes.io/name": "web"}, False, id="somebody else's"),
+        pytest.param(None, False, id="without labels"),
+    ],
+)
+async def test_a_service_that_somebody_else_has_made_stays_as_it_is(
+    board: Board, labels: dict[str, str] | None, applied: bool
+) -> None:
+    service = {"metadata": {"name": "web", "labels": labels, "resourceVersion": "1"}}
+    board.objects[Service, "web"] = copy.deepcopy(service)
+    template = Template("webserver", 1, 80, None, {}, (), 300.0, internal_host="web")
+    wanted = Release("web", "c", Image("r/web:a", digest_of(ONE), ""), template)
+    await KubernetesRuntime(board.cluster, nothing)._ensure_service(wanted)
+    assert (board.objects[Service, "web"] != service) == applied
 
 
 # ---- jobs --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ def labels(app: str) -> dict[str, str]:
     return {APP_LABEL: app, MANAGED_BY: "norn"}
 
 
+def is_own(obj: Object, app: str) -> bool:
+    """Whether Norn has made an object, and for this app."""
+    return labels(app).items() <= (obj["metadata"].get("labels") or {}).items()
+
+
 def deployment(release: Release) -> Object:
     """The fields of a Kubernetes Deployment that Norn owns, for server-side apply.
 

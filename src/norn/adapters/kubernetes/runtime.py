@@ -220,10 +220,14 @@ class KubernetesRuntime:
         wanted = manifests.service(release.app, template.internal_host, template.port, selector)
 
         async def attempt() -> None:
+            there = await self._cluster.get(Service, wanted["metadata"]["name"])
             try:
-                await self._cluster.apply(Service, wanted)
+                if there is None or manifests.is_own(there, release.app):
+                    await self._cluster.apply(Service, wanted)
+                    return
             except Conflict:
-                log.warning("service_is_anothers", app=release.app, service=template.internal_host)
+                pass
+            log.warning("service_is_anothers", app=release.app, service=template.internal_host)
 
         await self._cluster.patiently(attempt)
 
