@@ -33,12 +33,35 @@ _REQUEST_S = 5.0
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0)
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _TEST_FAILED = 422
+REFUSED_S = 15.0
+"""How long a refusal is tried again where it may pass."""
 _PROXY_BYTES = 16_384
 T = TypeVar("T")
 
 
 class PatchTestFailed(Exception):
     """A `test` of a JSON patch did not hold (RFC 6902, section 4.6), or the object is not as the patch wants it."""
+
+
+class Refusals:
+    """401 and 403 of an API server that has just started: for some seconds it does not know its roles.
+
+    See kubernetes issue 121635. Where the right was there before, they are waited out.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def bear(self, refused: ClusterRefused) -> None:
+        """Raises it where it is another one, or lasts."""
+        now = asyncio.get_running_loop().time()
+        self._since = now if self._since is None else self._since
+        if refused.facts.get("clusterStatus") not in (401, 403) or now - self._since >= REFUSED_S:
+            raise refused
+
+    def over(self) -> None:
+        """An answer has come."""
+        self._since = None
 
 
 class Conflict(Exception):
@@ -238,21 +261,31 @@ class Cluster:
                     raise Conflict(_causes(error)) from error
                 raise
 
-    async def patiently(self, attempt: Callable[[], Awaitable[T]], patience_s: float = PATIENCE_S) -> T:
+    async def patiently(
+        self, attempt: Callable[[], Awaitable[T]], patience_s: float = PATIENCE_S, *, allowed: bool = False
+    ) -> T:
         """Try again while the API server does not answer, up to `patience_s`.
 
         A request that failed may have been carried out: `attempt` looks first. Raises what it raised last.
+        `allowed`: Norn had the right to it a moment ago; then, and once the server was away, a refusal is borne
+        for a while, too.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
+        refusals = Refusals() if allowed else None
         number = 0
         while True:
+            pause = _PAUSES_S[min(number, len(_PAUSES_S) - 1)] * random.uniform(0.8, 1.2)
             try:
                 return await attempt()
             except RuntimeUnavailable:
-                pause = _PAUSES_S[min(number, len(_PAUSES_S) - 1)] * random.uniform(0.8, 1.2)
+                refusals = refusals or Refusals()
                 if loop.time() + pause > deadline:
                     raise
+            except ClusterRefused as refused:
+                if refusals is None:
+                    raise
+                refusals.bear(refused)
             number += 1
             await asyncio.sleep(pause)
 

@@ -11,7 +11,7 @@ from norn.adapters.kubernetes.pods import pod_state
 from norn.adapters.kubernetes.resources import Job, Object, Pod, name_of
 from norn.domain.ports import Output
 from norn.domain.rollout import Attempts, Phase, PodState, RolloutState, judge
-from norn.errors import ProgramFailed, RuntimeUnavailable
+from norn.errors import ClusterRefused, ProgramFailed, RuntimeUnavailable
 
 _LOOK_EVERY_S = 0.5
 _UNREACHABLE_S = 120.0
@@ -63,11 +63,11 @@ class JobRun:
                 await asyncio.gather(reading, return_exceptions=True)
 
     async def _look(self) -> tuple[Object, Object | None]:
-        job = await self._cluster.patiently(lambda: self._cluster.get(Job, self._name), _UNREACHABLE_S)
+        job = await self._cluster.patiently(lambda: self._cluster.get(Job, self._name), _UNREACHABLE_S, allowed=True)
         if job is None:
             raise ProgramFailed(f"The Job {self._name} was deleted while it ran.", reason="deleted")
         label = {"job-name": self._name}
-        pods = await self._cluster.patiently(lambda: self._cluster.list(Pod, label), _UNREACHABLE_S)
+        pods = await self._cluster.patiently(lambda: self._cluster.list(Pod, label), _UNREACHABLE_S, allowed=True)
         return job, pods[0] if pods else None
 
     async def _read(self, pod: Object) -> None:
@@ -95,7 +95,7 @@ class JobRun:
             try:
                 async with asyncio.timeout(30):
                     await reading
-            except (TimeoutError, RuntimeUnavailable):
+            except (TimeoutError, RuntimeUnavailable, ClusterRefused):
                 self._output("[the end of its log could not be read]\n")
         if ended:
             raise ProgramFailed(f"The Job {self._name} failed: {ended}.", output=self._printed, reason="job_failed")
