@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from norn.domain.rollout import Attempts, ContainerState, Phase, PodState, RolloutState, judge
+from norn.domain.rollout import Attempts, ContainerState, Phase, PodState, RolloutState, is_behind, judge
 
 PULL = ContainerState("web", waiting="ErrImagePull", message="connection refused")
 BACK_OFF = ContainerState("web", waiting="ImagePullBackOff", message="Back-off pulling image")
@@ -95,3 +95,21 @@ def test_the_controllers_despair_counts_with_the_pods_own_words() -> None:
 def test_pods_that_cannot_be_made_are_shown() -> None:
     found = judge(state(blocked="exceeded quota"), Attempts())
     assert (found.phase, found.reason) == (Phase.GOING_ON, "quota")
+
+
+@pytest.mark.parametrize(
+    ("ready", "more", "behind"),
+    [
+        ([], {}, True),
+        ([False], {}, True),
+        ([False, False], {}, False),  # the available one may be an old one
+        ([True, False], {"total": 2, "available": 2}, True),
+        ([True, True], {"total": 2, "available": 2}, False),
+        ([], {"observed_generation": 1}, False),
+        ([], {"desired": 0, "updated": 0, "total": 0, "available": 0}, False),
+    ],
+)
+def test_pods_are_behind_where_the_deployment_knows_of_more(
+    ready: list[bool], more: dict[str, int], behind: bool
+) -> None:
+    assert is_behind(state(*(pod(ready=one) for one in ready), **more)) is behind

@@ -137,6 +137,18 @@ def judge(state: RolloutState, attempts: Attempts) -> Progress:
     return waiting or Progress(Phase.GOING_ON, summary)
 
 
+def is_behind(state: RolloutState) -> bool:
+    """Whether the pods are from before what the Deployment's own status tells: it knows of more, or of more ready ones.
+
+    It counts the available ones of all ReplicaSets: those of the new one are known once there is no other.
+    """
+    if state.observed_generation < state.generation:
+        return False
+    there = [pod for pod in state.pods if not pod.going]
+    available = state.available if state.updated == state.total else 0
+    return len(there) < state.updated or sum(pod.ready for pod in there) < available
+
+
 def _trouble_of(pod: PodState, attempts: Attempts, summary: str) -> Progress | None:
     if pod.failed:
         return Progress(Phase.GOING_ON, summary, f"{pod.name}: {pod.failed}", "pod_failed", pod.name)

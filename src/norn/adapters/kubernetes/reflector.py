@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
 import structlog
 from lightkube.core.exceptions import ApiError
@@ -37,6 +37,9 @@ _PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _PULSE_S = 3.0
 _GONE = 410
 
+_News = dict[tuple[str, str], tuple[int, Object | None]]
+"""What was heard of objects while a list was under way, by app and name: the version, and the object (None: gone)."""
+
 
 class Reflector:
     """The objects of one kind, by app and name. `app_of` says which app an object belongs to (None: to none)."""
@@ -49,6 +52,7 @@ class Reflector:
         self._app_of = app_of
         self._changed = changed
         self._objects: dict[str, dict[str, Object]] = defaultdict(dict)
+        self._listening: list[_News] = []
         self.current = False
         """Everything up to a moment ago is in the copy."""
         self.error: NornError | None = None
@@ -69,13 +73,18 @@ class Reflector:
         known = self._objects[app].get(name_of(obj))
         if known is None or resource_version(known) <= resource_version(obj):
             self._objects[app][name_of(obj)] = obj
-            self._changed(app)
+            self._heard(app, obj, obj)
 
     def drop(self, obj: Object) -> None:
         app = self._app_of(obj)
         if app is not None:
             self._objects[app].pop(name_of(obj), None)
-            self._changed(app)
+            self._heard(app, obj, None)
+
+    def _heard(self, app: str, obj: Object, now: Object | None) -> None:
+        for news in self._listening:
+            news[app, name_of(obj)] = (resource_version(obj), now)
+        self._changed(app)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -98,17 +107,46 @@ class Reflector:
             await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
 
     async def _list(self) -> str:
-        found = self._cluster.client.list(self._kind)
-        objects = [obj async for obj in found]
+        with self._hearing() as news:
+            found = self._cluster.client.list(self._kind)
+            objects = [obj async for obj in found]
+        self._take(objects, news)
+        return found.resourceVersion
+
+    async def look(self, app: str, labels: Mapping[str, str]) -> None:
+        """List anew what belongs to one app. Raises RuntimeUnavailable, ClusterRefused."""
+        with self._hearing() as news:
+            objects = await self._cluster.list(self._kind, labels)
+        self._take(objects, news, app)
+
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[_News]:
+        """What is heard within."""
+        news: _News = {}
+        self._listening.append(news)
+        try:
+            yield news
+        finally:
+            self._listening = [others for others in self._listening if others is not news]
+
+    def _take(self, listed: Iterable[Object], news: _News, only: str | None = None) -> None:
+        """What a list says, of one app or of all; what was heard since it began is newer, unless its version says no.
+
+        A change that was accepted meanwhile would else seem to be undone.
+        """
         there: dict[str, dict[str, Object]] = defaultdict(dict)
-        for obj in objects:
+        for obj in listed:
             if (app := self._app_of(obj)) is not None:
                 there[app][name_of(obj)] = obj
-        apps = set(self._objects) | set(there)
-        self._objects = there
-        for app in apps:
+        for (app, name), (version, now) in news.items():
+            told = there[app].pop(name, None)
+            if told is not None and resource_version(told) > version:
+                now = told
+            if now is not None:
+                there[app][name] = now
+        for app in (set(self._objects) | set(there)) if only is None else (only,):
+            self._objects[app] = there[app]
             self._changed(app)
-        return found.resourceVersion
 
     async def _watch(self, version: str) -> None:
         events = self._cluster.client.watch(self._kind, server_timeout=_WATCH_S, resource_version=version)
@@ -189,6 +227,15 @@ class Mirror:
         elif (known := self.deployments.of(app).get(app)) is not None:
             self.deployments.drop(known)
         return obj
+
+    async def look(self, deployment: Object) -> None:
+        """List anew the ReplicaSets and pods of a Kubernetes Deployment: their watches may have died without a word.
+
+        Raises RuntimeUnavailable, ClusterRefused.
+        """
+        labels = deployment["spec"]["selector"].get("matchLabels") or {}
+        for reflector in (self.replica_sets, self.pods):
+            await reflector.look(name_of(deployment), labels)
 
     def _wake(self, app: str) -> None:
         for event in self._waiting.get(app, ()):

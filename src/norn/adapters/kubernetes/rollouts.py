@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from norn.adapters.kubernetes.client import MANAGER, Cluster, translated
+from norn.adapters.kubernetes.client import MANAGER, Cluster, Refusals, translated
 from norn.adapters.kubernetes.pods import (
     Mark,
     newest_replica_set,
@@ -19,11 +19,15 @@ from norn.adapters.kubernetes.resources import Autoscaler, Object
 from norn.adapters.kubernetes.warnings import last_warning
 from norn.adapters.kubernetes.workload import DEPLOYMENT, Note, Workload, digest_of, last_manager
 from norn.domain.ports import Output
-from norn.domain.rollout import Attempts, Phase, Progress, judge
+from norn.domain.rollout import Attempts, Phase, Progress, RolloutState, is_behind, judge
 from norn.errors import ClusterRefused, NornError, RolloutFailed, RuntimeUnavailable
 
 _LOOK_EVERY_S = 5.0
 """Besides every change that the watches tell: they may have died without a word."""
+_BEHIND_S = 1.0
+"""How long ReplicaSets and pods may be behind their Deployment: the watches are a moment apart."""
+_LIST_EVERY_S = 3.0
+"""How often they are listed anew while they stay behind."""
 _LOG_LINES = 20
 
 
@@ -37,6 +41,8 @@ class RolloutWatch:
         self._change_id = change_id
         self._output = output
         self._attempts = Attempts()
+        self._refusals, self._list_refusals = Refusals(), Refusals()
+        self._list_at: float | None = None
         self._said = ""
         self._replicas: int | None = None
         self._generation: int | None = None
@@ -61,26 +67,40 @@ class RolloutWatch:
                     mark = mark or Mark.of(workload)
                     self._notice_edits(workload)
                     await self._notice_scaling(workload)
+                    state = rollout_state(workload, self._pods(workload), mark)
+                    listed = await self._listed_anew(workload, state)
                     pods = self._pods(workload)
-                    self._attempts = self._attempts.after(rollout_state(workload, pods, mark).pods)
-                    progress = judge(rollout_state(workload, pods, mark), self._attempts)
+                    state = rollout_state(workload, pods, mark)
+                    self._attempts = self._attempts.after(state.pods)
+                    progress = judge(state, self._attempts)
                     self._say(progress)
-                    if progress.phase is Phase.COMPLETE and self._verified(workload, pods):
+                    seen = listed or not is_behind(state)
+                    if progress.phase is Phase.COMPLETE and seen and self._verified(workload, pods):
                         return workload
                     if progress.phase is Phase.FAILED:
                         raise await self._failed(progress)
                 left = deadline - loop.time()
                 if left <= 0:
                     raise await self._failed(progress, f"not complete after {timeout_s:g} s")
-                await wait(min(left, _LOOK_EVERY_S))
+                await wait(min(left, _LOOK_EVERY_S if self._list_at is None else _BEHIND_S))
 
     async def _look(self, *, refresh: bool) -> Workload | None:
         """The Deployment now; None while the API server does not answer."""
         try:
             obj = await (self._mirror.refresh(self._app) if refresh else self._mirror.deployment(self._app))
-        except RuntimeUnavailable as error:
-            self._line(f"{error.message} The rollout goes on without Norn; waiting")
+        except (RuntimeUnavailable, ClusterRefused) as error:
+            self._bear(error, self._refusals)
             return None
+        self._refusals.over()
+        try:
+            return self._own(obj)
+        except RolloutFailed:
+            if refresh:
+                raise
+            return await self._look(refresh=True)  # it ends the change: the copy's word is not enough
+
+    def _own(self, obj: Object | None) -> Workload:
+        """Raises RolloutFailed where it is no longer this change that rolls out."""
         if obj is None:
             raise RolloutFailed(
                 f"The Kubernetes Deployment {self._app} was deleted while it rolled out.",
@@ -90,6 +110,31 @@ class RolloutWatch:
         workload = Workload(obj)
         self._refuse_others(workload)
         return workload
+
+    async def _listed_anew(self, workload: Workload, state: RolloutState) -> bool:
+        """Whether ReplicaSets and pods have just been listed: they have been behind what the Deployment says."""
+        now = asyncio.get_running_loop().time()
+        if not is_behind(state):
+            self._list_at = None
+            return False
+        if self._list_at is None:
+            self._list_at = now + _BEHIND_S
+        if now < self._list_at:
+            return False
+        self._list_at = now + _LIST_EVERY_S
+        try:
+            await self._mirror.look(workload.obj)
+        except (RuntimeUnavailable, ClusterRefused) as error:
+            self._bear(error, self._list_refusals)
+            return False
+        self._list_refusals.over()
+        return True
+
+    def _bear(self, error: RuntimeUnavailable | ClusterRefused, refusals: Refusals) -> None:
+        """Raises a refusal that does not pass."""
+        if isinstance(error, ClusterRefused):
+            refusals.bear(error)
+        self._line(f"{error.message} The rollout goes on without Norn; waiting")
 
     def _refuse_others(self, workload: Workload) -> None:
         if workload.annotations.get(DEPLOYMENT) != self._change_id or workload.change is None:

@@ -277,9 +277,10 @@ class KubernetesRuntime:
 
     async def available(self, app: str, deployment_id: str) -> int:
         """Replicas of the new ReplicaSet that are available."""
-        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
+        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app), allowed=True)
         if obj is None or (workload := Workload(obj)).annotations.get(DEPLOYMENT) != deployment_id:
             return 0
+        await self._cluster.patiently(lambda: self._mirror.look(obj), allowed=True)  # what it decides is final
         replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(app).values())
         return int(((replica_set or {}).get("status") or {}).get("availableReplicas", 0))
 

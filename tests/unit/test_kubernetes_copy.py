@@ -1,0 +1,249 @@
+"""The copy of the namespace, and the watch of a rollout, where the API server is silent, late or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from norn.adapters.kubernetes import client, rollouts
+from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.reflector import Mirror
+from norn.adapters.kubernetes.resources import Deployment, Kind, Object, Pod, ReplicaSet, name_of
+from norn.adapters.kubernetes.rollouts import RolloutWatch
+from norn.adapters.kubernetes.runtime import KubernetesRuntime
+from norn.adapters.kubernetes.workload import Note, Workload
+from norn.errors import ClusterRefused, NornError, RuntimeUnavailable
+
+IMAGE = "r/web@sha256:" + "1" * 64
+NOTE = Note("change", "r/web:1", "sha256:" + "1" * 64, {"containers/web": IMAGE})
+TEMPLATE = {"spec": {"containers": [{"name": "web", "image": IMAGE}]}}
+REVISION = {"deployment.kubernetes.io/revision": "1"}
+COMPLETE = {
+    "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1,
+}  # fmt: skip
+FORBIDDEN = ClusterRefused("RBAC: not yet", clusterStatus=403)
+AWAY = RuntimeUnavailable("The Kubernetes API server does not answer.")
+
+
+def deployment(version: int = 1, **status: int) -> Object:
+    notes = {"norn.dev/deployment": "change", "norn.dev/change": NOTE.to_text()} | REVISION
+    return {
+        "metadata": {
+            "name": "web", "uid": "u", "generation": 1, "resourceVersion": str(version), "annotations": notes,
+        },
+        "spec": {"replicas": 1, "template": TEMPLATE, "selector": {"matchLabels": {"app": "web"}}},
+        "status": COMPLETE | status,
+    }  # fmt: skip
+
+
+def owned(name: str, kind: str, owner: str, version: int = 1, **more: Any) -> Object:
+    owners = [{"kind": kind, "name": owner, "controller": True, "uid": "u"}]
+    metadata = {"name": name, "resourceVersion": str(version), "ownerReferences": owners, "annotations": REVISION}
+    return {"metadata": metadata} | more
+
+
+REPLICA_SET = owned(
+    "web-1", "Deployment", "web", spec={"template": TEMPLATE}, status={"replicas": 1, "availableReplicas": 1}
+)
+POD = owned("web-1-a", "ReplicaSet", "web-1", status={"conditions": [{"type": "Ready", "status": "True"}]})
+
+
+class Listed:
+    """What lightkube's `list` gives back."""
+
+    resourceVersion = "9"  # noqa: N815
+
+    def __init__(self, objects: Sequence[Object], meanwhile: Callable[[], None]) -> None:
+        self._objects = objects
+        self._meanwhile = meanwhile
+
+    async def __aiter__(self) -> AsyncIterator[Object]:
+        self._meanwhile()
+        for obj in self._objects:
+            yield obj
+
+
+class FakeCluster(Cluster):
+    """An API server that has these objects, and says what `answers` has first."""
+
+    def __init__(self, *answers: NornError) -> None:
+        super().__init__("default")
+        self.objects: dict[Kind, list[Object]] = {Deployment: [deployment()], ReplicaSet: [REPLICA_SET], Pod: [POD]}
+        self.answers: Iterator[NornError] = iter(answers)
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.lists = 0
+
+    def _refuse(self) -> None:
+        if (error := next(self.answers, None)) is not None:
+            raise error
+
+    async def get(self, kind: Kind, name: str) -> Object | None:
+        self._refuse()
+        return next((obj for obj in self.objects[kind] if name_of(obj) == name), None)
+
+    async def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, fields: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        self._refuse()
+        self.lists += 1
+        self.meanwhile()
+        return self.objects.get(kind, [])
+
+    @property
+    def client(self) -> Any:
+        objects, meanwhile = self.objects, self.meanwhile
+
+        class Client:
+            def list(self, kind: Kind) -> Listed:
+                return Listed(objects[kind], meanwhile)
+
+        return Client()
+
+
+def relied_upon(mirror: Mirror) -> None:
+    """As where the watches have died without a word."""
+    mirror._answers = True
+    for reflector in mirror._reflectors:
+        reflector.current = True
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_LOOK_EVERY_S", "_BEHIND_S", "_LIST_EVERY_S"):
+        monkeypatch.setattr(rollouts, name, 0.02)
+    monkeypatch.setattr(client, "_PAUSES_S", (0.01,))
+
+
+async def watched(cluster: Cluster, mirror: Mirror, timeout_s: float = 2) -> Workload:
+    return await RolloutWatch(cluster, mirror, "web", "change", lambda _: None).to_the_end(None, timeout_s)
+
+
+# ---- silence -----------------------------------------------------------------------------------------------------
+
+
+async def test_pods_of_a_silent_watch_are_listed_where_the_deployment_is_complete() -> None:
+    cluster = FakeCluster()
+    mirror = Mirror(cluster)
+    relied_upon(mirror)
+    mirror.deployments.put(deployment())
+    assert (await watched(cluster, mirror)).name == "web"
+
+
+async def test_a_copy_from_before_the_change_is_no_proof_of_another_one() -> None:
+    mirror = Mirror(FakeCluster())
+    relied_upon(mirror)
+    old = deployment(0)
+    old["metadata"]["annotations"] |= {"norn.dev/deployment": "earlier"}
+    mirror.deployments.put(old)
+    assert (await watched(mirror._cluster, mirror)).name == "web"
+
+
+async def test_pods_that_agree_with_the_deployment_are_not_listed() -> None:
+    cluster = FakeCluster()
+    mirror = Mirror(cluster)
+    relied_upon(mirror)
+    mirror.deployments.put(deployment())
+    mirror.replica_sets.put(REPLICA_SET)
+    mirror.pods.put(POD)
+    await watched(cluster, mirror)
+    assert cluster.lists == 0
+
+
+async def test_what_is_available_is_what_the_api_server_says_now() -> None:
+    runtime = KubernetesRuntime(FakeCluster(), no_environment)
+    relied_upon(runtime._mirror)
+    assert await runtime.available("web", "change") == 1
+
+
+async def no_environment(_app: str, _template: object) -> dict[str, str]:
+    return {}
+
+
+# ---- a list, and what happens meanwhile --------------------------------------------------------------------------
+
+
+async def test_a_change_that_was_accepted_during_a_list_stays() -> None:
+    cluster = FakeCluster()
+    reflector = Mirror(cluster).deployments
+    reflector.put(deployment(1))
+    cluster.meanwhile = lambda: reflector.put(deployment(7))
+    await reflector._list()
+    assert reflector.of("web")["web"]["metadata"]["resourceVersion"] == "7"
+
+
+async def test_a_list_is_newer_than_what_was_known_before_it() -> None:
+    """Even with a smaller version: the cluster's data may have been restored from a backup."""
+    cluster = FakeCluster()
+    reflector = Mirror(cluster).deployments
+    reflector.put(deployment(7))
+    await reflector._list()
+    assert reflector.of("web")["web"]["metadata"]["resourceVersion"] == "1"
+
+
+async def test_what_was_put_before_a_list_and_is_not_in_it_is_gone() -> None:
+    cluster = FakeCluster()
+    reflector = Mirror(cluster).deployments
+    reflector.put(deployment(1))
+    cluster.objects[Deployment] = []
+    await reflector._list()
+    assert not reflector.of("web")
+
+
+async def test_what_went_away_during_a_list_of_one_app_stays_away() -> None:
+    cluster = FakeCluster()
+    mirror = Mirror(cluster)
+    mirror.pods.put(POD)
+    cluster.meanwhile = lambda: mirror.pods.drop(POD)
+    await mirror.look(deployment())
+    assert not mirror.pods.of("web")
+
+
+async def test_a_list_of_one_app_leaves_the_others_alone() -> None:
+    mirror = Mirror(FakeCluster())
+    mirror.pods.put(owned("api-1-a", "ReplicaSet", "api-1"))
+    await mirror.look(deployment())
+    assert set(mirror.pods.of("api")) == {"api-1-a"}
+    assert set(mirror.pods.of("web")) == {"web-1-a"}
+
+
+# ---- refusals that pass ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_during_the_watch_is_tried_again(status: int) -> None:
+    refused = ClusterRefused("RBAC: not yet", clusterStatus=status)
+    cluster = FakeCluster(refused, refused)
+    assert (await watched(cluster, Mirror(cluster))).name == "web"
+
+
+async def test_a_refusal_that_lasts_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "REFUSED_S", 0.1)
+    cluster = FakeCluster(*[FORBIDDEN] * 1000)
+    with pytest.raises(ClusterRefused, match="not yet"):
+        await watched(cluster, Mirror(cluster))
+
+
+@pytest.mark.parametrize(
+    ("answers", "allowed"), [([FORBIDDEN, FORBIDDEN], True), ([AWAY, FORBIDDEN, FORBIDDEN], False)]
+)
+async def test_a_refusal_is_borne_where_the_right_was_there_or_the_api_server_was_away(
+    answers: list[NornError], allowed: bool
+) -> None:
+    cluster = FakeCluster(*answers)
+    assert await cluster.patiently(lambda: cluster.get(Deployment, "web"), allowed=allowed) is not None
+
+
+async def test_a_refusal_at_the_start_is_said_at_once() -> None:
+    cluster = FakeCluster(FORBIDDEN)
+    with pytest.raises(ClusterRefused):
+        await cluster.patiently(lambda: cluster.get(Deployment, "web"))
+
+
+async def test_another_refusal_is_said_at_once() -> None:
+    cluster = FakeCluster(ClusterRefused("exceeded quota", clusterStatus=422))
+    with pytest.raises(ClusterRefused):
+        async with asyncio.timeout(2):
+            await cluster.patiently(lambda: cluster.get(Deployment, "web"), allowed=True)
