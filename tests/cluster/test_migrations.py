@@ -143,3 +143,17 @@ def test_a_database_that_cannot_be_compared_is_a_caution(server: NornServer, spa
     assert done.exit_status == 0, done.err
     (finding,) = done.json()["verdict"]["findings"]
     assert (finding["code"], finding["level"]) == ("database_unverified", "caution")
+
+
+def test_a_secret_that_norn_may_not_read_and_that_no_infraspec_lists_is_a_caution(
+    server: NornServer, space: Namespace
+) -> None:
+    app = app_with_database(server, space, "unlisted")
+    app.commit("one", files={"migrate.py": "print('nothing to do')\n"})
+    server.norn("secrets", "set", "unlisted", "OTHER", stdin="x")
+    assert server.norn("deploy", "unlisted").json()["verdict"] is None
+    server.norn("secrets", "set", "unlisted", "DATABASE_URL", stdin="postgresql://nobody@unknown.invalid/db")
+    app.commit("two")
+    (finding,) = server.norn("deploy", "unlisted").json()["verdict"]["findings"]
+    assert finding["code"] == "database_unverified"
+    assert "cannot be read" in finding["message"]

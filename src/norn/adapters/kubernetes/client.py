@@ -229,11 +229,25 @@ class Cluster:
         """RFC 7386; None where there is no such object."""
         return await self._patch(kind, name, patch, PatchType.MERGE)
 
-    async def _patch(self, kind: Kind, name: str, patch: Any, patch_type: PatchType) -> Object | None:
+    async def has(self, kind: Kind, name: str, path: str) -> bool:
+        """Whether an object is there, and has something at that JSON pointer.
+
+        Found out by a patch that changes nothing: the right to patch is enough.
+        Raises RuntimeUnavailable, ClusterRefused.
+        """
+        same = [{"op": "move", "from": path, "path": path}]  # `copy` takes what is missing for null
+        try:
+            return await self._patch(kind, name, same, PatchType.JSON, dry_run=True) is not None
+        except PatchTestFailed:
+            return False
+
+    async def _patch(
+        self, kind: Kind, name: str, patch: Any, patch_type: PatchType, *, dry_run: bool = False
+    ) -> Object | None:
         async with translated():
             try:
                 patched: Object = await self.client.patch(
-                    kind, name, patch, patch_type=patch_type, field_manager=MANAGER
+                    kind, name, patch, patch_type=patch_type, field_manager=MANAGER, dry_run=dry_run
                 )
                 return patched
             except ApiError as error:

@@ -25,7 +25,7 @@ ELSEWHERE: Final = _Elsewhere.ELSEWHERE
 async def given_to_pods(
     cluster: Cluster, workload: Workload | None, spec: Infraspec, name: str
 ) -> str | Literal[_Elsewhere.ELSEWHERE] | None:
-    """What the app itself says of a variable; None where it is in a place that Norn may not read."""
+    """What the app itself says of a variable; None where it is, or may be, in a place that Norn may not read."""
     if name in spec.env:
         return spec.env[name]
     for container in workload.pod_template["spec"]["containers"] if workload is not None else ():
@@ -35,11 +35,21 @@ async def given_to_pods(
                 return value
     if workload is not None and workload.adopted:
         return None  # its environment is somebody else's to write
-    if name not in spec.secrets:
-        return ELSEWHERE
+    # Pods get all of the Secret, whether `secrets` lists it or not.
+    secret, listed = manifests.app_secret(spec.app), name in spec.secrets
     try:
-        found = await cluster.get(Secret, manifests.app_secret(spec.app))
+        found = await cluster.get(Secret, secret)
     except ClusterRefused:
-        return None
-    own = ((found or {}).get("data") or {}).get(name)
-    return base64.b64decode(own).decode("utf-8", "replace") if own else None
+        return None if listed or await _may_be_in(cluster, secret, name) else ELSEWHERE
+    data = (found or {}).get("data") or {}
+    if name not in data:
+        return None if listed else ELSEWHERE
+    return base64.b64decode(data[name]).decode("utf-8", "replace") or None
+
+
+async def _may_be_in(cluster: Cluster, secret: str, name: str) -> bool:
+    """Whether a Secret that Norn may not read has that key; where it may not change it either, nobody knows."""
+    try:
+        return await cluster.has(Secret, secret, f"/data/{name}")
+    except ClusterRefused:
+        return True
