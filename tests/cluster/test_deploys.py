@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,8 +10,14 @@ from http.client import HTTPConnection
 from secrets import token_hex
 
 import pytest
-from tests.fixtures.clusters import BASE_IMAGE, REGISTRY, ClusterApp, Namespace, get
+from tests.fixtures.clusters import BASE_IMAGE, REGISTRY, ROOT, ClusterApp, Namespace, get
 from tests.fixtures.norn import NornServer, until
+
+from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.manifests import own_secret, secret
+from norn.adapters.kubernetes.resources import Secret
+from norn.adapters.kubernetes.secrets import KubernetesSecrets
+from norn.errors import ClusterRefused
 
 
 def test_the_first_deploy_makes_what_the_infraspec_declares(server: NornServer, space: Namespace) -> None:
@@ -132,6 +139,31 @@ def test_secrets_reach_the_pods_and_are_listed_only_where_norn_may_read_them(
     assert server.norn("secrets", "list", "discreet").json()["secrets"] == ["OTHER", "SMTP_KEY"]
     assert server.norn("secrets", "unset", "discreet", "OTHER").exit_status == 0
     assert server.norn("secrets", "unset", "discreet", "OTHER").exit_status == 3
+
+
+async def test_patching_may_be_narrowed_to_the_secrets_of_named_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = Namespace()
+    try:
+        narrow.create()
+        rules = (ROOT / "deploy/kubernetes/rbac.yaml").read_text().replace("# resourceNames: [", "resourceNames: [")
+        narrow.kubectl("apply", "-f", "-", stdin=rules.replace("namespace: default", f"namespace: {narrow.name}"))
+        with monkeypatch.context() as patched:
+            patched.setenv("KUBECONFIG", str(narrow.kubeconfig))
+            cluster = Cluster(narrow.name)
+            values = KubernetesSecrets(cluster)
+
+            async def set_until_it_is_refused() -> None:  # the API server has to hear of the narrower role first
+                async with asyncio.timeout(30):
+                    while True:
+                        await values.set("other", "SMTP_KEY", "x")
+
+            with pytest.raises(ClusterRefused, match="other-secrets"):
+                await set_until_it_is_refused()
+            await values.set("myapp", "SMTP_KEY", "x")
+            await cluster.apply(Secret, secret(own_secret("myapp"), "myapp", {"DATABASE_URL": "x"}), force=True)
+            await cluster.close()
+    finally:
+        narrow.remove()
 
 
 def test_a_worker_has_neither_port_nor_probes(server: NornServer, space: Namespace) -> None:

@@ -1,6 +1,7 @@
 """Values that apps get and nobody sees, in the Secret `<app>-secrets`.
 
-Setting and removing want no right to read Secrets; listing the names does, and says so where it is missing.
+Setting and removing want the right to patch, not to read; the answer to a patch holds the whole Secret all the same,
+and nobody looks at it. Listing the names wants the right to read, and says so where it is missing.
 """
 
 from __future__ import annotations
