@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+import structlog
 import yaml
 from lightkube import AsyncClient
 from lightkube.config.client_adapter import AsyncClient as PodClient
@@ -24,6 +25,8 @@ from lightkube.types import CascadeType, PatchType
 from norn.adapters.http_transport import FastTransport
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object
 from norn.errors import ClusterRefused, RuntimeUnavailable, SettingInvalid
+
+log = structlog.get_logger(__name__)
 
 MANAGER = "norn"
 """The field manager of everything that Norn writes."""
@@ -292,10 +295,12 @@ class Cluster:
             pause = _PAUSES_S[min(number, len(_PAUSES_S) - 1)] * random.uniform(0.8, 1.2)
             try:
                 return await attempt()
-            except RuntimeUnavailable:
+            except RuntimeUnavailable as error:
                 refusals = refusals or Refusals()
                 if loop.time() + pause > deadline:
                     raise
+                if number == 0:
+                    log.warning("cluster_asked_again", error=error.message)
             except ClusterRefused as refused:
                 if refusals is None:
                     raise
