@@ -103,6 +103,47 @@ def test_rows_that_the_migration_has_changed_are_a_caution(app: App) -> None:
     assert finding(found, "rows_changed")["tables"] == [{"table": "public.books", "rows": 1, "columns": ["city"]}]
 
 
+def test_rows_that_a_failed_migration_has_changed_are_a_caution(app: App) -> None:
+    app.declare("UPDATE books SET city = upper(city); COMMIT; SELECT nothing")
+    app.commit("two")
+    failed = app.server.norn("deploy", app.name)
+    assert failed.exit_status == 1
+    assert "can go on with it: rows_changed" in failed.err
+    migrated(app, "ALTER TABLE books ADD pages integer", "three")
+    found = verdict(app)
+    assert (found["level"], finding(found, "rows_changed")["tables"][0]["columns"]) == ("caution", ["city"])
+
+
+def test_rows_that_were_changed_as_their_table_went_behind_a_view_are_a_caution(app: App) -> None:
+    migrated(app, "ALTER TABLE books RENAME TO volumes; UPDATE volumes SET city = upper(city); "
+             "CREATE VIEW books AS SELECT * FROM volumes")  # fmt: skip
+    found = verdict(app)
+    assert finding(found, "rows_changed")["tables"][0]["table"] == "public.books"
+
+
+def test_a_table_that_was_rewritten_is_a_caution_though_the_app_updates_it(app: App) -> None:
+    with app.database() as connection:
+        connection.execute("UPDATE books SET title = 'c' WHERE id = 1")
+    migrated(app, "ALTER TABLE books ALTER city TYPE text USING upper(city)")
+    found = verdict(app)
+    assert (found["level"], finding(found, "rows_changed")["tables"][0]["whole"]) == ("caution", True)
+
+
+def test_a_database_that_was_made_anew_by_hand_is_a_caution(app: App) -> None:
+    migrated(app, "ALTER TABLE books ADD pages integer")
+    with app.database("postgres") as connection:
+        (owner,) = connection.execute(  # type: ignore[misc]
+            "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (app.name,)
+        ).fetchone()
+        connection.execute(f"DROP DATABASE {app.name} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {app.name} OWNER {owner}")
+    with app.database() as connection:
+        connection.execute(f"SET ROLE {owner}")
+        connection.execute("CREATE TABLE books (id bigint PRIMARY KEY, title text, city text, pages integer)")
+    why = "the database is another one than at that time, and no restore of this app has put it there"
+    until(lambda: why in [each.get("why") for each in verdict(app)["findings"]], "that it is said", 90)
+
+
 def test_filling_a_new_column_is_none(app: App) -> None:
     migrated(app, "ALTER TABLE books ADD pages integer; UPDATE books SET pages = 7")
     assert verdict(app)["level"] == "safe"
@@ -148,6 +189,18 @@ def test_another_health_check_than_the_image_was_made_for_is_unsafe_but_with_the
     found = verdict_of_refused(app)
     assert finding(found, "template_incompatible")["different"] == ["healthcheck"]
     assert "template_incompatible" not in codes(verdict(app, "--template"))
+
+
+def test_going_forward_again_after_a_rollback_with_the_template_names_what_is_not_as_it_was(app: App) -> None:
+    app.declare("SELECT 1", more="env: {COLOUR: blue}\n")
+    app.deploy("two")
+    app.declare("SELECT 1", more="env: {COLOUR: green}\n")
+    newer = app.deploy("three")
+    back = app.server.norn("rollback", app.name, "--template")
+    assert back.exit_status == 0, back.err
+    app.server.ended(back.json()["id"])
+    found = verdict(app, "--to", newer)
+    assert finding(found, "configuration_changed")["changed"] == ["env COLOUR"]
 
 
 def verdict_of_refused(app: App) -> dict[str, Any]:

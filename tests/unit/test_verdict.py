@@ -15,7 +15,7 @@ from norn.domain.deployments import Kind, Status
 from norn.domain.infraspec.spec import Dependency
 from norn.domain.ledgers import Ledger, ledger_findings, migrates_at_start
 from norn.domain.ports import DependencyAnswer
-from norn.domain.surroundings import AFTER, BEFORE, Noted, Restored, way_to_present
+from norn.domain.surroundings import AFTER, BEFORE, Noted, Restored, replaced, unseen, way_to_present
 from norn.domain.verdict import Finding, Level, Way, not_checked, verdict_of
 from norn.domain.written import Written, written_finding
 
@@ -167,10 +167,43 @@ def test_rows_that_a_migration_has_changed(
     assert rewritten({"t": before}, {"t": after}) == expected
 
 
-def test_what_the_app_itself_usually_does_is_no_finding() -> None:
+def test_a_table_that_has_another_name_by_now_is_found_by_its_number() -> None:
+    found = rewritten({"t": held(a="1")}, {"t_base": held(touched=3, a="2"), "t": held(oid=2, a="1")})
+    assert found == (Rewritten("t", 3, ("a",)),)
+
+
+def test_a_table_in_another_file_whose_values_are_others_was_rewritten_though_no_row_counts_as_updated() -> None:
+    before, after = {"t": held(a="1")}, {"t": held(a="2", rows=4)}
+    assert rewritten(before, after, {"t": 1}, {"t": 2}) == (Rewritten("t", 1, ("a",), whole=True),)
+    assert rewritten(before, after, {"t": 1}, {"t": 1}) == ()
+
+
+BUSY = Usual(touched=3_600, seconds=3_600, deleted=36)
+HALF_A_MINUTE = NOW + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("one", "level"),
+    [
+        (Rewritten("t", 40, None), Level.SAFE),
+        (Rewritten("t", 65, None), Level.CAUTION),
+        (Rewritten("t", 20, None, deleted=20), Level.CAUTION),
+        (Rewritten("t", 1, ("a",), whole=True), Level.CAUTION),
+    ],
+    ids=["as usual", "more", "deleted where the app deletes little", "the whole table"],
+)
+def test_what_a_migration_has_changed_does_not_hide_behind_what_the_app_usually_does(
+    one: Rewritten, level: Level
+) -> None:
+    found = rows_changed_finding([one], {"t": BUSY}, NOW, HALF_A_MINUTE)
+    assert found is not None
+    assert found.level is level
+
+
+def test_what_the_app_itself_usually_does_is_no_caution() -> None:
     busy = Usual(touched=3_600, seconds=3_600)
     ended = NOW + timedelta(seconds=30)
-    assert rows_changed_finding([Rewritten("t", 40, None)], {"t": busy}, NOW, ended) is None
+    assert rows_changed_finding([], {"t": busy}, NOW, ended) is None
     found = rows_changed_finding([Rewritten("t", 4_000, ("a",))], {"t": busy}, NOW, ended)
     assert found is not None
     assert (found.level, "t (a)" in found.message) == (Level.CAUTION, True)
@@ -178,7 +211,9 @@ def test_what_the_app_itself_usually_does_is_no_finding() -> None:
 
 def test_a_table_comes_back_from_its_json() -> None:
     assert TableContents.from_json(held(a="1").to_json()) == held(a="1")
-    assert Rewritten.from_json(Rewritten("t", 3, None).to_json()) == Rewritten("t", 3, None)
+    assert TableContents.from_json([1, 0, 3, {"a": ["text", "1"]}]) == held(a="1"), "as it was kept before"
+    for one in (Rewritten("t", 3, None), Rewritten("t", 3, ("a",), whole=True, deleted=2)):
+        assert Rewritten.from_json(one.to_json()) == one
 
 
 def test_rows_written_are_told_table_by_table_the_most_first() -> None:
@@ -254,6 +289,31 @@ def test_a_deploy_that_failed_before_it_changed_anything_hides_nothing() -> None
     failed = deployment(2, "b", Status.FAILED)
     noted = [Noted("d3", BEFORE, NOW), Noted("d3", AFTER, NOW)]
     assert way_to_present(HISTORY[0], [HISTORY[0], failed, HISTORY[2]], noted) == noted
+
+
+@pytest.mark.parametrize(
+    ("recorded", "hidden"),
+    [
+        ([("d2", BEFORE, True), ("d2", AFTER, True)], []),
+        ([("d2", BEFORE, True), ("d2", AFTER, False)], ["d2"]),
+        ([("d2", BEFORE, True), ("d3", BEFORE, True), ("d3", AFTER, True)], ["d2"]),
+        ([("d2", BEFORE, True), ("d2", AFTER, True), ("d3", BEFORE, False), ("d3", AFTER, True)], ["d3"]),
+        ([("d1", AFTER, True)], []),
+    ],
+    ids=["all seen", "not seen after", "a migration that never ended", "not seen before", "nothing since"],
+)
+def test_where_nobody_has_looked_something_may_hide(recorded: list[tuple[str, str, bool]], hidden: list[str]) -> None:
+    way = [Noted(name, moment, NOW, looked=looked) for name, moment, looked in recorded]
+    assert [one.deployment_id for one in unseen(way)] == hidden
+
+
+def test_another_database_is_known_but_for_a_restore_that_has_put_it_there() -> None:
+    way, later = [Noted("d2", BEFORE, NOW, "s/1"), Noted("d2", AFTER, NOW)], NOW + timedelta(hours=2)
+    assert not replaced(way, "s/1", later, [])
+    assert replaced(way, "s/2", later, [])
+    assert not replaced(way, "s/2", later, [NOW + timedelta(hours=1)])
+    assert replaced(way, "s/2", later, [NOW - timedelta(hours=1)]), "it was one of the records before it"
+    assert not replaced(way, "", later, []), "which one it is may not be asked"
 
 
 def test_a_restore_brings_back_what_was_lost_since_its_snapshot() -> None:

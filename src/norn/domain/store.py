@@ -202,6 +202,10 @@ class Fenced(Protocol):
         """
         ...
 
+    async def note_configuration(self, moment: str, configuration: Digests | None) -> None:
+        """What it has been told, in the record of that moment; does nothing where there is none."""
+        ...
+
 
 class Accepting(Protocol):
     """A transaction that takes a request for one app, alone."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from norn.domain.configuration import Digests
@@ -88,6 +89,8 @@ class Noted:
     """Since the record before it."""
     rewritten: tuple[Rewritten, ...] = ()
     """After a migration: the tables of which it may have changed rows that were there."""
+    looked: bool = True
+    """Whether a database was looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +134,26 @@ def way_to_present(target: Deployment, history: Sequence[Deployment], recorded: 
         return way
     own = [(found.id, AFTER) for found in deploys[:1] if found.seq == target.origin_seq]
     return [there[own[0]], *way] if own and own[0] in there else []
+
+
+def unseen(way: Sequence[Noted]) -> tuple[Noted, ...]:
+    """The records behind which something may hide: nothing was looked at, or not again after the migration began."""
+    there = {(one.deployment_id, one.moment) for one in way}
+    return tuple(
+        one for one in way if not one.looked or (one.moment == BEFORE and (one.deployment_id, AFTER) not in there)
+    )
+
+
+def replaced(way: Sequence[Noted], present: str, at: datetime, restored: Sequence[datetime]) -> bool:
+    """Whether another database has come in the place of the one that was there, otherwise than by a restore.
+
+    Args:
+        present: which one it is (`Schema.database`).
+        at: when that was looked at.
+        restored: when a restore, or taking one back, has put another one there.
+    """
+    known = [(one.at, one.database) for one in way if one.database] + ([(at, present)] if present else [])
+    return any(
+        before != after and not any(since <= moment <= until for moment in restored)
+        for (since, before), (until, after) in pairwise(known)
+    )

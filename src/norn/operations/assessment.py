@@ -34,6 +34,8 @@ from norn.domain.surroundings import (
     Noted,
     Restored,
     Surroundings,
+    replaced,
+    unseen,
     way_to_present,
 )
 from norn.domain.targets import Question
@@ -63,6 +65,11 @@ class _Way:
     out of the later ones."""
     left: Surroundings | None
     last: Surroundings | None
+    """The newest for which a database was looked at."""
+    unseen: tuple[str, ...] = ()
+    """The deploys of which it is not known what they did to the rows that were there."""
+    restored: tuple[datetime, ...] = ()
+    """When a restore has put another database in the place of the one that was there."""
 
 
 async def assess(services: Services, question: Question, budget_s: float = BUDGET_S) -> tuple[Finding, ...]:
@@ -104,18 +111,20 @@ async def _way(services: Services, question: Question) -> _Way:
     chosen = way_to_present(question.target, history, noted)
     if not chosen:
         return _Way(history, (), None, None)
-    ends = {one.deployment_id + one.moment: one for one in (chosen[0], chosen[-1])}.values()
+    newest = next((one for one in reversed(chosen) if one.looked), chosen[-1])
+    ends = {one.deployment_id + one.moment: one for one in (chosen[0], newest)}.values()
     found = await asyncio.gather(*(services.store.surroundings(one.deployment_id, one.moment) for one in ends))
     restored = [
         Restored(parsed[2], restore.restored_at)
         for restore in restores
         if restore.undone_by is None and restore.snapshot and (parsed := parse_snapshot_name(restore.snapshot))
     ]
-    way = [
-        replace(one, losses=(), rewritten=()) if any(restore.brings_back(one.at) for restore in restored) else one
-        for one in chosen
-    ]
-    return _Way(history, tuple(way), found[0], found[-1])
+    back = {one for one in chosen if any(restore.brings_back(one.at) for restore in restored)}
+    way = [replace(one, losses=(), rewritten=()) if one in back else one for one in chosen]
+    hidden = {one.deployment_id for one in unseen(chosen) if one not in back}
+    tags = tuple(one.image_tag for one in history if one.id in hidden)
+    moments = tuple(restore.restored_at for restore in restores)
+    return _Way(history, tuple(way), found[0], found[-1], tags, moments)
 
 
 # ---- the database ------------------------------------------------------------------------------------------------
@@ -154,10 +163,16 @@ def _compared(
     unread = unread_tables(began.schema, left.schema) if began is not None else {}
     findings = list(schema_findings([*net, *on_the_way], failing=failing, seen=seen, unread=unread))
     findings += _rows_changed(way, began, left)
+    if way.unseen:
+        why = f"it is not known what the deploy of {', '.join(way.unseen)} has changed in them"
+        findings.append(not_checked("what the tables held", why))
+    if replaced(way.noted, present.schema.database, present.schema.at, way.restored):
+        why = "the database is another one than at that time, and no restore of this app has put it there"
+        findings.append(not_checked("what the tables held", why))
     if not present.schema.database:
         why = "Norn's role may not ask which server this is (pg_control_system)"
         findings.append(not_checked("what the tables held", why))
-    if last is not None and way.noted[-1].moment == AFTER:
+    if last is not None and way.noted[-1].moment == AFTER and way.noted[-1].looked:
         drift = drift_finding(last.schema, present.schema)
         findings += [drift] if drift is not None else []
     return findings
@@ -177,7 +192,11 @@ def _usual(began: DatabaseState | None, ended: DatabaseState) -> dict[str, Usual
         return {}
     seconds = (ended.schema.at - began.schema.at).total_seconds()
     return {
-        table: Usual(max(held.touched - began.contents[table].touched, 0), seconds)
+        table: Usual(
+            max(held.touched - began.contents[table].touched, 0),
+            seconds,
+            max(held.deleted - began.contents[table].deleted, 0),
+        )
         for table, held in ended.contents.items()
         if table in began.contents and began.contents[table].oid == held.oid
     }

@@ -39,7 +39,7 @@ from norn.operations.prune import apply_retention
 from norn.operations.quarantine import refuse_quarantined
 from norn.operations.services import Caller, Services, accepting, busy, new_id, once
 from norn.operations.snapshot import forget_unrecorded, take_noted
-from norn.operations.surroundings import foresee, note_surroundings, what_stays
+from norn.operations.surroundings import foresee, note_configuration, note_surroundings, note_unfinished, what_stays
 from norn.operations.versions import live_version
 
 MIGRATION_JOB = "migrate"
@@ -222,7 +222,7 @@ class DeploySteps:
                 await self._take_snapshot(run, database)
             else:
                 run.output.line(f"left out as asked for: {run.operation.reason}")
-        await note_surroundings(run, self._services, BEFORE, spec, database)
+        await note_surroundings(run, self._services, BEFORE, database)
 
     async def _take_snapshot(self, run: Run, database: AppDatabase) -> None:
         await self._exclusive.have(run, database)
@@ -264,7 +264,7 @@ class DeploySteps:
             run.output.line("no migrations in the infraspec")
         else:
             await self._run_migration(run, spec, spec.migrations, database)
-        await note_surroundings(run, self._services, AFTER, spec, database)
+        await note_surroundings(run, self._services, AFTER, database)
         await foresee(run, self._services)
 
     async def _run_migration(self, run: Run, spec: Infraspec, migrations: Migrations, database: AppDatabase) -> None:
@@ -299,6 +299,7 @@ class DeploySteps:
             ended = await self._services.databases.end_sessions(database, _application(run))
             if ended:
                 run.output.line(f"ended {ended} sessions of the migration: what they had not committed is undone")
+            await note_unfinished(run, self._services, database)
             run.state["stays"] = await what_stays(run, self._services)
             run.output.line(run.state["stays"])
         await self._exclusive.let_go(run)
@@ -318,6 +319,7 @@ class DeploySteps:
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)
         await rollouts.see_through(run, self._services, image, template.rollout_timeout_s)
+        await note_configuration(run, self._services, spec)
         previous = run.state["previous"]
         async with run.transaction() as transaction:
             await rollouts.rolled_out(run, self._services, transaction)

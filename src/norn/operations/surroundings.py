@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from norn.domain.configuration import Digests
-from norn.domain.contents import rewritten
+from norn.domain.contents import Rewritten, rewritten
 from norn.domain.infraspec import Infraspec
 from norn.domain.ports import AppDatabase
 from norn.domain.schema import step_losses
@@ -24,12 +24,11 @@ _LOOK_S = 10.0
 """So long a deploy that has failed may look at what it leaves."""
 
 
-async def note_surroundings(
-    run: Run, services: Services, moment: str, spec: Infraspec, database: AppDatabase | None
-) -> None:
+async def note_surroundings(run: Run, services: Services, moment: str, database: AppDatabase | None) -> None:
     """Write down the database and the configuration as they are, as far as they can be read.
 
-    What was noted before the migration stays when the step is run again: the migration may have begun by then.
+    What was noted before the migration stays when the step is run again: the migration may have begun by then. After
+    it, what the version is told is not known yet: `note_configuration`.
     """
     state: DatabaseState | None = None
     configuration: Digests | None = None
@@ -38,10 +37,11 @@ async def note_surroundings(
         if database is not None:
             state = await services.schemas.state(database)
             noted = await _since_the_last(run, services, noted, state)
-        live = await live_version(services, run.app) if moment == BEFORE else None
-        known = live.deployment if live is not None else None
-        before = await infraspec_of(services, known) if known is not None else None
-        configuration = await configuration_of(services, run.app, before if moment == BEFORE else spec)
+        if moment == BEFORE:
+            live = await live_version(services, run.app)
+            known = live.deployment if live is not None else None
+            before = await infraspec_of(services, known) if known is not None else None
+            configuration = await configuration_of(services, run.app, before)
     except (LeaseLost, DatabaseUnavailable):
         raise
     except NornError as error:  # the deploy goes on; a rollback will say that it was not checked
@@ -50,29 +50,59 @@ async def note_surroundings(
         await transaction.note_surroundings(noted, state, configuration, again=moment != BEFORE)
 
 
+async def note_unfinished(run: Run, services: Services, database: AppDatabase) -> None:
+    """Write down what a migration leaves that has not come to its end. What was noted at its end stays.
+
+    A rollback that waits for this does not wait for a look, too: it will be told that nobody has looked.
+    """
+    before, after = [await services.store.surroundings(run.id, moment) for moment in (BEFORE, AFTER)]
+    if before is None or (after is not None and after.database is not None) or await _preempted(run, services):
+        return
+    await note_surroundings(run, services, AFTER, database)
+
+
+async def note_configuration(run: Run, services: Services, spec: Infraspec) -> None:
+    """Write down what the deploy's own version is told, now that it is live."""
+    try:
+        configuration = await configuration_of(services, run.app, spec)
+    except (LeaseLost, DatabaseUnavailable):
+        raise
+    except NornError as error:
+        run.output.line(f"[the configuration of this version could not be written down: {error.message}]")
+        return
+    async with run.transaction() as transaction:
+        await transaction.note_configuration(AFTER, configuration)
+
+
+async def _preempted(run: Run, services: Services) -> bool:
+    operation = await services.store.operation(run.id)
+    return operation is not None and bool((operation.cancel or {}).get("preemptedBy"))
+
+
 async def _since_the_last(run: Run, services: Services, noted: Noted, state: DatabaseState) -> Noted:
-    """With what was lost since the record before this one: by the migration, or by hand since the last deploy."""
+    """With what was lost since the last record of a database: by the migration, or by hand since the last deploy."""
     noted = replace(noted, database=state.schema.database)
-    if noted.moment == AFTER:
-        last = await services.store.surroundings(run.id, BEFORE)
-    else:
-        others = (one for one in await services.store.surroundings_noted(run.app) if one.deployment_id != run.id)
-        newest = next(others, None)
-        last = await services.store.surroundings(newest.deployment_id, newest.moment) if newest is not None else None
+    own = (run.id, noted.moment)
+    others = (
+        one
+        for one in await services.store.surroundings_noted(run.app)
+        if one.looked and (one.deployment_id, one.moment) != own
+    )
+    newest = next(others, None)
+    last = await services.store.surroundings(newest.deployment_id, newest.moment) if newest is not None else None
     if last is None or last.database is None:
         return noted
     losses = await asyncio.to_thread(step_losses, last.database.schema, state.schema)
-    files = last.database.files
-    moved = {table for table, file in state.files.items() if files.get(table, file) != file}
-    changed = rewritten(last.database.contents, state.contents, moved) if noted.moment == AFTER else ()
+    changed: tuple[Rewritten, ...] = ()
+    if (last.deployment_id, noted.moment) == (run.id, AFTER):
+        changed = rewritten(last.database.contents, state.contents, last.database.files, state.files)
     return replace(noted, losses=losses, rewritten=changed)
 
 
 async def what_stays(run: Run, services: Services) -> str:
     """What a deploy that has failed leaves in the database, and whether what is live can go on with that."""
     stays = "What the migration has committed stays in the database."
-    operation = await services.store.operation(run.id)
-    if operation is not None and (operation.cancel or {}).get("preemptedBy"):
+    if await _preempted(run, services):
         return stays  # a rollback waits for this, and has a verdict of its own
     own, live = await services.store.deployment(run.id), await live_version(services, run.app)
     if live is None or live.deployment is None or own is None:

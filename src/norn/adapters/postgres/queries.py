@@ -179,6 +179,9 @@ NOTE_SURROUNDINGS_AGAIN: LiteralString = (
 UPDATE SET at = EXCLUDED.at, database = EXCLUDED.database, configuration = EXCLUDED.configuration,
            database_id = EXCLUDED.database_id, losses = EXCLUDED.losses, rewritten = EXCLUDED.rewritten"""
 )
+NOTE_CONFIGURATION: LiteralString = """
+UPDATE surroundings SET configuration = %(configuration)s WHERE deployment_id = %(id)s AND moment = %(moment)s
+"""
 IMAGE_BUILT: LiteralString = """
 INSERT INTO images (app, image_tag, digest) VALUES (%(app)s, %(image_tag)s, %(digest)s)
 ON CONFLICT (app, image_tag, digest) DO UPDATE SET built_at = clock_timestamp(), removed_at = NULL
@@ -324,7 +327,8 @@ INSTALLATION_KEY: LiteralString = """
 INSERT INTO installation (key) VALUES (%(new)s) ON CONFLICT (single) DO UPDATE SET single = true RETURNING key
 """
 SURROUNDINGS_NOTED: LiteralString = """
-SELECT deployment_id, moment, at, database_id, losses, rewritten FROM surroundings WHERE app = %(app)s ORDER BY at DESC
+SELECT deployment_id, moment, at, database_id, losses, rewritten, database IS NOT NULL AS looked
+  FROM surroundings WHERE app = %(app)s ORDER BY at DESC
 """
 SURROUNDINGS: LiteralString = "SELECT * FROM surroundings WHERE deployment_id = %(id)s AND moment = %(moment)s"
 

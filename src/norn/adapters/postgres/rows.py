@@ -88,6 +88,7 @@ def to_noted(row: Row) -> Noted:
         row["database_id"],
         tuple(StepLoss.from_json(loss) for loss in row["losses"]),
         tuple(Rewritten.from_json(one) for one in row["rewritten"]),
+        row["looked"],
     )
 
 

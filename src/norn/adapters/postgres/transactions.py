@@ -322,3 +322,7 @@ class FencedTransaction(Publishing):
         }
         query = queries.NOTE_SURROUNDINGS_AGAIN if again else queries.NOTE_SURROUNDINGS
         await self._connection.execute(query, values)
+
+    async def note_configuration(self, moment: str, configuration: Digests | None) -> None:
+        values = {"id": self._id, "moment": moment, "configuration": to_json(configuration)}
+        await self._connection.execute(queries.NOTE_CONFIGURATION, values)

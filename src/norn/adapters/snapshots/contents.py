@@ -10,7 +10,7 @@ from norn.adapters.snapshots.tables import Table, tables_of
 from norn.domain.contents import TableContents
 
 _TOUCHED = sql.SQL("""
-SELECT c.oid::int8, pg_catalog.pg_stat_get_tuples_updated(c.oid) + pg_catalog.pg_stat_get_tuples_deleted(c.oid)
+SELECT c.oid::int8, pg_catalog.pg_stat_get_tuples_updated(c.oid), pg_catalog.pg_stat_get_tuples_deleted(c.oid)
   FROM pg_catalog.pg_class AS c WHERE c.relkind = 'r' AND c.oid >= 16384
 """)
 
@@ -24,12 +24,13 @@ async def table_contents(url: str, budget_s: float) -> dict[str, TableContents]:
     """
     deadline = Deadline(budget_s)
     async with reading(url) as live:
-        touched: dict[int, int] = dict(await live.rows(_TOUCHED))
+        touched = {oid: (updated, deleted) for oid, updated, deleted in await live.rows(_TOUCHED)}
         tables = sorted((await tables_of(live)).values(), key=lambda table: table.pages)
         found = {}
         for table in tables:
             rows, columns = await _digests(live, table, deadline)
-            found[table.label] = TableContents(table.oid, touched.get(table.oid, 0), rows, columns)
+            updated, deleted = touched.get(table.oid, (0, 0))
+            found[table.label] = TableContents(table.oid, updated + deleted, rows, columns, deleted)
         return found
 
 
