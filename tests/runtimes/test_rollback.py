@@ -41,6 +41,18 @@ def test_a_dry_run_names_target_reason_and_verdict_and_changes_nothing(shop: Git
     assert len(shop.server.history("shop")) == 3
 
 
+def test_a_secret_that_was_set_since_is_named_whether_or_not_norn_may_read_it(world: World) -> None:
+    app = world.app("discreet", more="secrets: [SMTP_KEY]\n")
+    world.server.norn("secrets", "set", "discreet", "SMTP_KEY", stdin="one")
+    app.deploy("one")
+    app.deploy("two")
+    world.server.norn("secrets", "set", "discreet", "SMTP_KEY", stdin="two")
+    (finding,) = world.server.norn("rollback", "discreet", "--dry-run").json()["verdict"]["findings"]
+    assert (finding["code"], finding["level"], finding["changed"]) == (
+        "configuration_changed", "caution", ["secret SMTP_KEY"],
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("version", "code", "exit_status"),
     [

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.unit.test_targets import deployment
 
-from norn.domain.configuration import configuration_finding, digests, template_finding
+from norn.domain.configuration import configuration_finding, digests, template_finding, unread_finding
 from norn.domain.contents import Rewritten, TableContents, Usual, rewritten, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
 from norn.domain.deployments import Kind, Status
@@ -119,6 +119,26 @@ def test_a_changed_configuration_is_named(then: dict[str, str], now: dict[str, s
     found = configuration_finding(digests(then, KEY), digests(now, KEY), "shop", "shop:1")
     assert (found.level if found else None) is level
     assert found is None or "env A" in found.message
+
+
+def test_what_may_not_be_read_is_said_once_and_is_neither_removed_nor_added() -> None:
+    then = digests({"secret vault/KEY": "1", "env A": "1"}, KEY)
+    now = digests({"unread secret vault": "", "unread config map colours": "", "env A": "1"}, KEY)
+    assert configuration_finding(then, now, "shop", "shop:1") is None
+    found = unread_finding(then, now)
+    assert found is not None
+    assert (found.level, found.facts["why"]) == (Level.CAUTION, "Norn may not read config map colours, secret vault")
+    assert unread_finding(then, then) is None
+
+
+def test_a_secret_that_norn_has_set_and_may_not_read_is_named_with_the_way_to_set_it_back() -> None:
+    side = digests({"noted secret shop-secrets": ""}, KEY)
+    assert configuration_finding(side, side, "shop", "shop:1") is None
+    assert unread_finding(side, side) is None, "Norn knows when it was set"
+    found = configuration_finding(side, side, "shop", "shop:1", ["SMTP_KEY"])
+    assert found is not None
+    assert (found.level, found.facts["changed"]) == (Level.CAUTION, ["secret SMTP_KEY"])
+    assert [way.command for way in found.ways] == ["norn secrets set shop SMTP_KEY"]
 
 
 def test_a_template_that_does_not_fit_the_image_is_unsafe_and_template_is_the_way_out() -> None:

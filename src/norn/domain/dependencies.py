@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from norn.domain.ports.dependencies import DependencyAnswer
-from norn.domain.verdict import Finding, Level
+from norn.domain.verdict import Finding, Level, Way
 
 
 def _place(url: str) -> str:
@@ -26,6 +26,7 @@ def dependency_findings(answers: Sequence[DependencyAnswer], image_tag: str) -> 
                else f"gives no answer: {answer.why}")
             + f" ({_place(answer.dependency.url)}).",
             {"name": answer.dependency.name, "status": answer.status, "expected": answer.dependency.expect},
+            (Way("Wait until it answers, or go: it is somebody else's outage."),),
         )
         for answer in answers
         if not answer.as_expected

@@ -66,6 +66,8 @@ class Question:
     """The target's whole template comes back."""
     with_data: bool = False
     """Its data comes back, too, and with it the schema."""
+    foreseen: bool = False
+    """What is called live is only about to be."""
 
 
 @dataclass(frozen=True, slots=True)

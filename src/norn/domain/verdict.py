@@ -60,11 +60,13 @@ class Verdict:
         return {"level": self.level.value, "findings": [finding.to_json() for finding in self.findings]}
 
 
-def not_checked(part: str, why: str) -> Finding:
+_LOOK_AGAIN = Way("Look at that yourself, or ask again: what did not answer may do so in a moment.")
+
+
+def not_checked(part: str, why: str, way: Way = _LOOK_AGAIN) -> Finding:
     """What nobody has checked is a caution, never "safe"."""
-    return Finding(
-        "not_checked", Level.CAUTION, f"{part[0].upper()}{part[1:]} was not checked: {why}.", {"part": part, "why": why}
-    )
+    message = f"{part[0].upper()}{part[1:]} was not checked: {why}."
+    return Finding("not_checked", Level.CAUTION, message, {"part": part, "why": why}, (way,))
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:

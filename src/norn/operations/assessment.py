@@ -11,11 +11,17 @@ from typing import Any
 
 import structlog
 
-from norn.domain.configuration import IN_TEMPLATE, Digests, configuration_finding, digests, template_finding
+from norn.domain.configuration import (
+    IN_TEMPLATE,
+    NOTED,
+    configuration_finding,
+    foreseen,
+    unread_finding,
+)
 from norn.domain.contents import Usual, rows_changed_finding
 from norn.domain.dependencies import dependency_findings
 from norn.domain.deployments import Deployment, rfc3339
-from norn.domain.infraspec import Infraspec
+from norn.domain.infraspec import Infraspec, PostgresService
 from norn.domain.ledgers import ledger_findings, migrates_at_start
 from norn.domain.ports import AppDatabase
 from norn.domain.retention import way_back
@@ -40,10 +46,10 @@ from norn.domain.surroundings import (
 )
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding, Level, Way, not_checked
-from norn.domain.written import written_finding
+from norn.domain.written import Written, written_finding
 from norn.errors import DatabaseUnavailable, NornError
-from norn.operations import rollouts
 from norn.operations.services import Services
+from norn.operations.told import configuration_of, infraspec_of, secrets_set, shape_findings
 from norn.operations.way_back import for_retention, stored_snapshots
 
 log = structlog.get_logger(__name__)
@@ -52,7 +58,6 @@ BUDGET_S = 2.0
 """A rollback waits no longer: what is not known by then is a caution."""
 _HISTORY = 300
 _ROWS_S = 0.5
-_SPEC_FIELDS = ("role", "replicas", "port", "healthcheck", "hosts", "secrets", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ async def assess(services: Services, question: Question, budget_s: float = BUDGE
     parts: dict[str, Awaitable[Sequence[Finding]]] = {
         "the configuration": _configuration(services, question, way),
         "what lies outside": _outside(services, question),
-        "the way it is run": _shape(services, question),
+        "the way it is run": shape_findings(services, question),
     }
     if not question.with_data:
         parts["the schema of the database"] = _schema(services, question, way)
@@ -135,19 +140,32 @@ async def _schema(services: Services, question: Question, finding_way: asyncio.F
     spec = theirs or await services.source.infraspec(await services.source.app(question.app))
     left = way.left.database if way.left is not None else None
     tag = question.target.image_tag
-    if spec.postgres is None:
+    postgres = await _postgres(services, question, spec)
+    if postgres is None:
         return ()
-    database = await services.databases.find(question.app, spec.postgres)
+    database = await services.databases.find(question.app, postgres)
     if database is None:
-        return (_database_missing(spec.postgres.database, tag),)
+        return (_database_missing(postgres.database, question.app, tag),)
     if left is None:
         return (not_checked("the schema of the database", f"there is no record of the one that {tag} ran on"),)
     present, failing = await services.schemas.look(database, left.statements or ())
     first = await services.store.surroundings(_origin(question, way), AFTER)
     findings = await asyncio.to_thread(_compared, way, left, present, failing, first)
     findings += ledger_findings(left.ledgers, present.ledgers, at_start=_at_start(theirs), image_tag=tag)
-    written = await _written(services, database, way, left)
-    return await _with_ways(services, question, way, [*findings, *written])
+    rows = await _written(services, database, way, left)
+    written = written_finding(rows, left.files) if rows is not None else None
+    if written is not None:
+        findings.append(written)
+    return await _with_ways(services, question, way, findings, rows_known=rows is not None)
+
+
+async def _postgres(services: Services, question: Question, theirs: Infraspec) -> PostgresService | None:
+    """The database that the target will meet: a rollback of the image leaves the URL of what is live as it is."""
+    live = question.live.deployment if question.live is not None else None
+    if theirs.postgres is None or live is None or (question.template and live.rolled_out_at is None):
+        return theirs.postgres
+    present = await infraspec_of(services, live)
+    return present.postgres if present is not None and present.postgres is not None else theirs.postgres
 
 
 def _compared(
@@ -202,12 +220,18 @@ def _usual(began: DatabaseState | None, ended: DatabaseState) -> dict[str, Usual
     }
 
 
-def _database_missing(name: str, image_tag: str) -> Finding:
+def _database_missing(name: str, app: str, image_tag: str) -> Finding:
     return Finding(
         "database_missing",
         Level.UNSAFE,
         f"{image_tag} uses the database {name}, which is not there.",
         {"database": name},
+        (
+            Way(
+                "Makes it anew from a snapshot; `norn snapshots list` names them.",
+                f"norn snapshots restore {app} SNAPSHOT --into {name}",
+            ),
+        ),
     )
 
 
@@ -218,25 +242,25 @@ def _origin(question: Question, way: _Way) -> str:
 
 
 def _at_start(spec: Infraspec | None) -> bool | None:
-    """Whether a version migrates when it starts; None where nothing says so, and nothing else migrates."""
+    """Whether a version migrates when it starts; None: perhaps, as its image starts it, or nothing else migrates."""
     if spec is None:
         return None
     if migrates_at_start(spec.command) or (spec.migrations is not None and spec.migrations.at_start):
         return True
-    return False if spec.migrations is not None else None
+    return False if spec.migrations is not None and spec.command is not None else None
 
 
-async def _written(services: Services, database: AppDatabase, way: _Way, left: DatabaseState) -> list[Finding]:
+async def _written(
+    services: Services, database: AppDatabase, way: _Way, left: DatabaseState
+) -> Sequence[Written] | None:
     noted = next((one for one in way.noted[1:] if one.moment == AFTER), None)
     after = await services.store.surroundings(noted.deployment_id, AFTER) if noted is not None else None
     anchor = after.database.anchor if after is not None and after.database is not None else None
-    rows = await services.schemas.written(database, left.anchor, anchor, _ROWS_S)
-    finding = written_finding(rows, left.files) if rows is not None else None
-    return [finding] if finding is not None else []
+    return await services.schemas.written(database, left.anchor, anchor, _ROWS_S)
 
 
 async def _with_ways(
-    services: Services, question: Question, way: _Way, findings: Sequence[Finding]
+    services: Services, question: Question, way: _Way, findings: Sequence[Finding], *, rows_known: bool
 ) -> Sequence[Finding]:
     """With what helps, where the database is what is in the way."""
     if all(finding.level is Level.SAFE for finding in findings):
@@ -246,7 +270,7 @@ async def _with_ways(
     name = way_back(question.target.digest or "", way.history, for_retention(rows))
     facts: dict[str, Any] = {}
     if name is not None:
-        restore, facts = _restore(question, name, rows[name], findings)
+        restore, facts = _restore(question, name, rows[name], findings, rows_known=rows_known)
         ways.append(restore)
     forward = Way(
         "Rolls forward: a new commit that mends it goes over the schema as it is.", f"norn deploy {question.app}"
@@ -260,17 +284,18 @@ async def _with_ways(
 
 
 def _restore(
-    question: Question, name: str, row: Mapping[str, Any], findings: Sequence[Finding]
+    question: Question, name: str, row: Mapping[str, Any], findings: Sequence[Finding], *, rows_known: bool
 ) -> tuple[Way, dict[str, Any]]:
     taken, verified = row["taken_at"], row["verified_at"]
     written = next((finding for finding in findings if finding.code == "rows_written"), None)
     tables = written.facts["tables"] if written is not None else []
     lost = sum(table["since"] + table["byMigration"] for table in tables)
     least = "at least " if any(not table["complete"] for table in tables) else ""
+    many = f"{least}{lost} rows" if rows_known else "how many rows is not known"
     checked = f"verified {_minute(verified)}" if verified is not None else "not verified by a test restore yet"
     text = (
         f"Brings the data back as that version left it: {name}, taken {_minute(taken)}, {checked}. It loses what was "
-        f"written since ({least}{lost} rows)."
+        f"written since ({many})."
     )
     command = f"norn rollback {question.app} --to {question.target.image_tag} --restore-snapshot"
     facts = {"snapshot": name, "snapshotTakenAt": rfc3339(taken), "snapshotVerifiedAt": rfc3339(verified)}
@@ -284,17 +309,6 @@ def _minute(at: datetime) -> str:
 # ---- configuration and surroundings ------------------------------------------------------------------------------
 
 
-async def configuration_of(services: Services, app: str, spec: Infraspec | None) -> Digests:
-    """Keyed hashes of what the live processes are told, as far as Norn may read it.
-
-    Raises RuntimeUnavailable and the like.
-    """
-    texts = dict(await services.runtime.configuration(app))
-    if spec is not None:
-        texts |= {f"infraspec {name}": repr(getattr(spec, name)) for name in _SPEC_FIELDS}
-    return digests(texts, await services.store.installation_key())
-
-
 async def _configuration(
     services: Services, question: Question, finding_way: asyncio.Future[_Way]
 ) -> Sequence[Finding]:
@@ -306,39 +320,24 @@ async def _configuration(
     known = question.live.deployment if question.live is not None else None
     spec = await infraspec_of(services, known) if known is not None else None
     now = await configuration_of(services, question.app, spec)
+    if question.foreseen and known is not None:
+        now = foreseen(now, *((one.template or {}).get("env") or {} for one in (question.target, known)))
     if question.template:  # what is written in the template itself comes back with it
         then, now = ({name: value for name, value in side.items() if not name.startswith(IN_TEMPLATE)}
                      for side in (then, now))  # fmt: skip
-    finding = configuration_finding(then, now, question.app, tag)
-    return (finding,) if finding is not None else ()
-
-
-async def _shape(services: Services, question: Question) -> Sequence[Finding]:
-    known = question.live.deployment if question.live is not None else None
-    if question.template:
-        return ()
-    workload = await services.runtime.workload(question.app)
-    now = services.runtime.shape(workload, rollouts.template_of(known.template if known is not None else None))
-    target = question.target
-    then = services.runtime.shape(target.workload or {}, rollouts.template_of(target.template))
-    if not then:
-        return ()  # nothing was noted of it
-    if not now and not workload:
-        return (not_checked("the way it is run", "nothing is known of how what is live is run"),)
-    finding = template_finding(then, now, question.app, target.image_tag)
-    return (finding,) if finding is not None else ()
+    noted = any(name.startswith(NOTED) for name in (*then, *now))
+    set_since = await secrets_set(services, question.app, way.left.at) if noted and way.left is not None else ()
+    findings = (
+        configuration_finding(then, now, question.app, tag, set_since),
+        unread_finding(then, now),
+    )
+    return [finding for finding in findings if finding is not None]
 
 
 async def _outside(services: Services, question: Question) -> Sequence[Finding]:
     spec = await infraspec_of(services, question.target)
     if spec is None:
-        return ()
+        present = await services.source.infraspec(await services.source.app(question.app))
+        why = f"of {question.target.image_tag} no commit is known, which would name what it depends on"
+        return (not_checked("what lies outside", why),) if present.dependencies else ()
     return dependency_findings(await services.dependencies.ask(spec.dependencies), question.target.image_tag)
-
-
-async def infraspec_of(services: Services, deployment: Deployment) -> Infraspec | None:
-    """As the deployment's commit has it; None where that is not known."""
-    if not deployment.commit_sha:
-        return None
-    app = await services.source.app(deployment.app)
-    return await services.source.infraspec(app, deployment.commit_sha)

@@ -14,9 +14,10 @@ from norn.domain.surroundings import AFTER, BEFORE, DatabaseState, Noted
 from norn.domain.targets import LiveVersion, Question
 from norn.domain.verdict import Level, verdict_of
 from norn.errors import DatabaseUnavailable, LeaseLost, NornError
-from norn.operations.assessment import assess, configuration_of, infraspec_of
+from norn.operations.assessment import assess
 from norn.operations.procedures import Run
 from norn.operations.services import Services
+from norn.operations.told import configuration_of, infraspec_of
 from norn.operations.versions import live_version
 from norn.operations.way_back import data_of
 
@@ -139,7 +140,7 @@ async def foresee(run: Run, services: Services) -> None:
         if live is None or live.deployment is None or own is None:
             return
         new = LiveVersion(own.image_tag, own.digest or "", own)
-        verdict = verdict_of(await assess(services, Question(run.app, live.deployment, new)))
+        verdict = verdict_of(await assess(services, Question(run.app, live.deployment, new, foreseen=True)))
     except (LeaseLost, DatabaseUnavailable):
         raise
     except NornError as error:

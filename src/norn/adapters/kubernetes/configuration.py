@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from norn.adapters.kubernetes.client import Cluster
-from norn.adapters.kubernetes.manifests import own_secret
+from norn.adapters.kubernetes.manifests import app_secret, own_secret
 from norn.adapters.kubernetes.resources import ConfigMap, Secret
 from norn.adapters.kubernetes.workload import Workload
+from norn.domain.configuration import NOTED, UNREAD
+from norn.domain.ports import Template
 from norn.errors import ClusterRefused
 
 Object = dict[str, Any]
@@ -49,10 +51,19 @@ def shape_of(recorded: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def declared_shape(template: Template | None) -> dict[str, str]:
+    """The same as an infraspec declares it, to be compared with its like."""
+    if template is None:
+        return {}
+    declared = {"role": template.role, "port": template.port, "healthcheck": template.healthcheck}
+    return {name: str(value) for name, value in declared.items() if value is not None}
+
+
 async def texts_of(cluster: Cluster, workload: Workload) -> dict[str, str]:
     """Variables, the ConfigMaps and Secrets that they come from where Norn may read them, and the rest of the template.
 
-    Of the Secret that Norn itself fills only that it is there.
+    Of the Secret with Norn's DATABASE_URL only that it is there. What may not be read is named as such: what
+    `norn secrets set` fills as something that Norn has noted elsewhere.
     """
     found: dict[str, str] = {}
     maps: set[str] = set()
@@ -79,17 +90,19 @@ async def texts_of(cluster: Cluster, workload: Workload) -> dict[str, str]:
         secrets |= {volume["secret"]["secretName"]} if "secret" in volume else set()
     found["pod"] = json.dumps({key: value for key, value in pod.items() if key not in _IN_PARTS}, sort_keys=True)
     found["volumes"] = json.dumps(pod.get("volumes") or [], sort_keys=True)
-    read = _read(cluster, sorted(maps), sorted(secrets - {own_secret(workload.name)}))
+    noted = app_secret(workload.name)
+    read = _read(cluster, sorted(maps), sorted(secrets - {own_secret(workload.name)}), noted)
     return found | {name: value async for name, value in read}
 
 
-async def _read(cluster: Cluster, maps: list[str], secrets: list[str]) -> AsyncIterator[tuple[str, str]]:
+async def _read(cluster: Cluster, maps: list[str], secrets: list[str], noted: str) -> AsyncIterator[tuple[str, str]]:
     for kind, label, names in ((ConfigMap, "config map", maps), (Secret, "secret", secrets)):
         for name in names:
             try:
                 obj = await cluster.get(kind, name)
-            except ClusterRefused:
-                continue  # reading it is optional (deploy/kubernetes/rbac.yaml)
+            except ClusterRefused:  # reading it is optional (deploy/kubernetes/rbac.yaml)
+                yield f"{NOTED if kind is Secret and name == noted else UNREAD}{label} {name}", ""
+                continue
             data = {**((obj or {}).get("data") or {}), **((obj or {}).get("binaryData") or {})}
             for key, value in data.items():
                 yield f"{label} {name}/{key}", _decoded(value) if kind is Secret else value

@@ -11,7 +11,7 @@ from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.adoption import plan_adoption
 from norn.adapters.kubernetes.changes import Changes, paused, refuse_unseen
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
-from norn.adapters.kubernetes.configuration import shape_of, texts_of
+from norn.adapters.kubernetes.configuration import declared_shape, shape_of, texts_of
 from norn.adapters.kubernetes.direct import read_direct
 from norn.adapters.kubernetes.halts import Halts
 from norn.adapters.kubernetes.health import ask_pods
@@ -147,8 +147,8 @@ class KubernetesRuntime:
         return await texts_of(self._cluster, workload) if workload is not None else {}
 
     def shape(self, workload: Recorded, template: Template | None) -> Shape:
-        """Containers, ports, probes, commands."""
-        return shape_of(workload)
+        """Containers, ports, probes, commands; of what has never run, what its infraspec says of that."""
+        return shape_of(workload) if workload else declared_shape(template)
 
     async def refuse_paused(self, app: str) -> None:
         workload = await self._workload(app)
