@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,16 +17,13 @@ from psycopg.conninfo import make_conninfo
 from tests.fixtures.histories import HISTORIES, History, Software, StepFailed
 from tests.fixtures.migrations import CLASSES, Migration, random_migration, random_model
 from tests.fixtures.oracle import Oracle, Outcome, Row, remove
-from tests.fixtures.postgres import PostgresServer, serving
+from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.shop import APP, Shop, serving_shops
 
-from norn.adapters.postgres.sessions import session
-from norn.adapters.snapshots.contents import table_contents
-from norn.adapters.snapshots.schemas import read_schema
-from norn.domain.contents import TableContents, rewritten
-from norn.domain.schema import Change, Schema, changes
+from norn.domain.contents import rewritten
+from norn.domain.schema import Change, changes
 from norn.domain.verdict import Level
 
-APP = "app_shop"
 RUNS = 300
 SHORT = {"Django contrib", "django-axes", "django-post-office", "django-q2"}
 """Histories that take a few seconds each; the others are for `make faults`."""
@@ -36,11 +31,7 @@ SHORT = {"Django contrib", "django-axes", "django-post-office", "django-q2"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    for server in serving(16):
-        with server.connect() as connection:
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(APP), APP))
-            connection.execute(sql.SQL("CREATE DATABASE shop OWNER {}").format(sql.Identifier(APP)))
-        yield server
+    yield from serving_shops(16)
 
 
 @dataclass
@@ -70,40 +61,6 @@ class Tally:
 
 def level_of(found: Sequence[Change]) -> Level:
     return max((change.level for change in found), key=lambda level: level.weight, default=Level.SAFE)
-
-
-class Shop:
-    """An app's database."""
-
-    def __init__(self, server: PostgresServer, database: str = "shop", app: str = APP) -> None:
-        self._app = app
-        self._admin_url = make_conninfo(server.url, dbname=database)
-        self.connection = psycopg.connect(self._admin_url, autocommit=True)
-        self.connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(app)))
-        self._runner, self._sessions = asyncio.Runner(), AsyncExitStack()
-        self._session = self._runner.run(self._sessions.enter_async_context(session(self._admin_url)))
-
-    def __enter__(self) -> Shop:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-        self._runner.run(self._sessions.aclose())
-        self._runner.close()
-
-    def empty(self) -> None:
-        self.connection.execute("DROP SCHEMA IF EXISTS public CASCADE")
-        self.connection.execute("CREATE SCHEMA public")
-
-    def run(self, statements: Sequence[str]) -> None:
-        for statement in statements:
-            self.connection.execute(statement)
-
-    def schema(self) -> Schema:
-        return self._runner.run(read_schema(self._session, self._app))
-
-    def contents(self) -> dict[str, TableContents]:
-        return self._runner.run(table_contents(self._admin_url, 10.0))
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +112,7 @@ def test_it_never_says_safe_where_old_code_fails_or_contents_are_gone(shop: Shop
 @pytest.mark.long
 @pytest.mark.parametrize("major", [15, 18])
 def test_it_agrees_on_other_versions_of_postgresql(major: int) -> None:
-    for other in serving(major):
-        with other.connect() as connection:
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(APP), APP))
-            connection.execute(sql.SQL("CREATE DATABASE shop OWNER {}").format(sql.Identifier(APP)))
+    for other in serving_shops(major):
         tally = Tally()
         with Shop(other) as shop:
             for seed in range(600):
