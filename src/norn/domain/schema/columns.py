@@ -52,6 +52,15 @@ class Pair:
             if entry.number in by_number
         }
 
+    def known(self) -> dict[str, str]:
+        """What old code calls the columns of `store` that it names; one that took the name of another is that to it."""
+        kept = {now: name for name, now in self.new_names().items()}
+        if self.store.oid != self.new.oid:
+            return kept
+        there = self.after.columns(self.store)
+        taken = {name for name in self.before.columns(self.old) if name in there}
+        return {now: name for now, name in kept.items() if name not in taken} | {name: name for name in taken}
+
 
 def compare_columns(pair: Pair) -> Iterator[Change]:
     """The changes of the columns that old code knows, and of new ones that are in its way."""
@@ -65,6 +74,8 @@ def compare_columns(pair: Pair) -> Iterator[Change]:
         now = shown[name]
         if pair.store.oid != pair.new.oid and name in names:
             now = stored[names[name]]
+        elif pair.store.oid != pair.new.oid:
+            yield _replaced(pair, column, name, None)
         elif pair.same and now.number != column.number and pair.store.oid == pair.new.oid:
             yield _replaced(pair, column, name, names.get(name))
         if is_table:
@@ -72,7 +83,7 @@ def compare_columns(pair: Pair) -> Iterator[Change]:
         elif (changed := _type(pair, column, now, name)) is not None:
             yield changed
     if is_table:
-        known = {names.get(name) for name in old} | (set(old) if pair.store.oid == pair.new.oid else set())
+        known = pair.known()
         for name, column in stored.items():
             if name not in known:
                 yield from _added(pair, name, column)
@@ -278,6 +289,21 @@ def _filled(pair: Pair, column: CatalogEntry, name: str, was: Facts, new: Facts)
             f"The default of {name} of {pair.name} is another one.",
             pair.name,
             remedy=_alter(pair, name, f"SET DEFAULT {old_default}"),
+            facts={"column": name},
+        )
+    elif (
+        new_default is not None
+        and not fills(was, pair.before)
+        and not never_null(was, pair.before)
+        and not never_null(new, pair.after)
+    ):
+        yield Change(
+            "default_changed",
+            Effect.CHANGES_MEANING,
+            column.label,
+            f"{name} of {pair.name} has a default now: a row that does not name it had null there, and has not now.",
+            pair.name,
+            remedy=_alter(pair, name, "DROP DEFAULT"),
             facts={"column": name},
         )
     if new.get("identity") == "a" and was.get("identity") != "a":

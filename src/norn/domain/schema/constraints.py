@@ -6,24 +6,24 @@ Uniqueness is the subject of `norn.domain.schema.keys`, since ON CONFLICT goes b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from norn.domain.catalog import CatalogEntry
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.columns import Pair, fills
-from norn.domain.schema.structure import Facts, Structure, facts_of, last_part
+from norn.domain.schema.expressions import balanced, null_fails, null_passes, plain
+from norn.domain.schema.structure import Facts, Structure, facts_of, last_part, parents
 
 _NOT_NULL = re.compile(r"^\((?P<column>[^ ]+) IS NOT NULL\)$")
 _ONE_OF = re.compile(r"^\((?P<what>.+) = ANY \((?:ARRAY\[(?P<items>.*)\]|\(ARRAY\[(?P<cast>.*)\]\)::[^()]+)\)\)$")
 _BOUND = re.compile(r"^\((?P<what>.+) (?P<operator><=|<|>=|>) \(?'?(?P<number>-?\d+(?:\.\d+)?)'?\)?(?:::[a-z ]+)?\)$")
-_ITEM = re.compile(r"'(?:[^']|'')*'|[^,\s][^,]*")
+_ITEM = re.compile(r"'(?:[^']|'')*'|[^,\s()'][^,]*")
 _LEAVES = {"c": "is deleted with it", "n": "gets null there", "d": "gets the default there"}
 
 
 def compare_constraints(pair: Pair) -> Iterator[Change]:
     """Checks, foreign keys and exclusions of a table."""
-    old = [_Constraint(entry) for entry in pair.before.parts("constraint", pair.old)]
-    new = [_Constraint(entry) for entry in pair.after.parts("constraint", pair.store)]
+    old, new = _constraints(pair.before, pair.old), _constraints(pair.after, pair.store)
     known = pair.same_database
     lost = [one for one in old if not any(one.same(other, same_database=known) for other in new)]
     for one in new:
@@ -41,8 +41,9 @@ def compare_constraints(pair: Pair) -> Iterator[Change]:
 
 
 class _Constraint:
-    def __init__(self, entry: CatalogEntry) -> None:
+    def __init__(self, entry: CatalogEntry, texts: Collection[str]) -> None:
         self.entry = entry
+        self._texts = texts
         self.facts: Facts = facts_of(entry)
         self.type = str(self.facts["type"])
         self.name = last_part(entry.name)
@@ -58,11 +59,19 @@ class _Constraint:
             return False
         if same_database and self.entry.oid == other.entry.oid and "ENFORCED" not in self.says + other.says:
             return self.facts.get("deferrable") == other.facts.get("deferrable")
-        return self.says == other.says or (self.type == other.type == "c" and _plain(self.says) == _plain(other.says))
+        if self.type == other.type == "c":
+            return plain(self.says, self._texts) == plain(other.says, other._texts)
+        return self.says == other.says
 
     def replaces(self, other: _Constraint) -> bool:
         """Whether it is a foreign key on the same columns."""
         return self.type == other.type == "f" and self.facts["columns"] == other.facts["columns"]
+
+
+def _constraints(structure: Structure, relation: CatalogEntry) -> list[_Constraint]:
+    columns = structure.columns(relation).items()
+    texts = {name for name, entry in columns if str(facts_of(entry)["type"]).startswith(("text", "character varying"))}
+    return [_Constraint(entry, texts) for entry in structure.parts("constraint", relation)]
 
 
 def _added(code: str, pair: Pair, one: _Constraint, what: str, *, doubtful: bool = False) -> Change:
@@ -78,14 +87,21 @@ def _added(code: str, pair: Pair, one: _Constraint, what: str, *, doubtful: bool
     )
 
 
-def _plain(text: str) -> str:
-    """Without casts, parentheses and blanks."""
-    return re.sub(r"[() ]", "", re.sub(r"::[a-z ]+(?:\(\d+(?:,\d+)?\))?(?:\[\])?", "", text))
-
-
 def _only_new_columns(pair: Pair, one: _Constraint) -> bool:
-    known = set(pair.new_names().values())
-    return bool(one.facts["columns"]) and not known & set(one.facts["columns"])
+    return bool(one.facts["columns"]) and not pair.known().keys() & set(one.facts["columns"])
+
+
+def _left_null(pair: Pair, one: _Constraint) -> list[str]:
+    """Its columns that old code does not know, and that have no default."""
+    known, columns = pair.known(), {name: facts_of(entry) for name, entry in pair.after.columns(pair.store).items()}
+    return [
+        name
+        for name in one.facts["columns"]
+        if name not in known
+        and name in columns
+        and not columns[name].get("generated")
+        and not fills(columns[name], pair.after)
+    ]
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -104,20 +120,23 @@ def _check_added(pair: Pair, one: _Constraint, lost: list[_Constraint]) -> Itera
     columns = {name: facts_of(entry) for name, entry in pair.after.columns(pair.store).items()}
     if not_null and columns.get(not_null["column"], {}).get("notNull"):
         return  # it says what NOT NULL says
+    if null_passes(expression, _left_null(pair, one), others_pass=False):
+        return
     yield _added("check_added", pair, one, "rows that do not satisfy it fail")
 
 
 def _check_of_new_columns(pair: Pair, one: _Constraint, expression: str) -> Iterator[Change]:
-    """Old code leaves the columns to their defaults: do these satisfy it?"""
-    columns = pair.after.columns(pair.store)
-    facts = [facts_of(columns[name]) for name in one.facts["columns"] if name in columns]
-    left_null = [known for known in facts if not fills(known, pair.after) and not known.get("generated")]
-    if left_null and _NOT_NULL.match(expression):
-        yield _added("check_added", pair, one, "old code leaves it null, and its INSERT fails")
-    elif any(known.get("generated") for known in facts) or (left_null and " IS " in f"{expression} "):
+    """Old code leaves the columns to their defaults, or null: do these satisfy it?"""
+    columns, left_null = pair.after.columns(pair.store), _left_null(pair, one)
+    generated = any(facts_of(columns[name]).get("generated") for name in one.facts["columns"] if name in columns)
+    triggers = [facts_of(trigger) for trigger in pair.after.parts("trigger", pair.store)]
+    if null_fails(expression, left_null):
+        perhaps = any(trigger["fills"] and trigger["enabled"] for trigger in triggers)
+        unless = ", unless a trigger fills it" if perhaps else ""
+        yield _added("check_added", pair, one, f"old code leaves null there, and its INSERT fails{unless}",
+                     doubtful=perhaps)  # fmt: skip
+    elif generated or not null_passes(expression, left_null, others_pass=bool(one.facts["valid"])):
         yield _added("check_added", pair, one, "rows of old code may not satisfy it", doubtful=True)
-    elif not left_null and not one.facts["valid"]:
-        yield _added("check_added", pair, one, "the default may not satisfy it", doubtful=True)
 
 
 def is_looser(old: str, new: str) -> bool:
@@ -127,34 +146,31 @@ def is_looser(old: str, new: str) -> bool:
     True
     >>> is_looser("(age >= 18)", "(age >= 21)")
     False
+    >>> is_looser("(NOT (age >= 18))", "(NOT (age >= 16))")
+    False
     """
     was, now = _ONE_OF.match(old), _ONE_OF.match(new)
-    if was and now and was["what"] == now["what"]:
+    if was and now and was["what"] == now["what"] and balanced(was["what"]):
         return _items(was) <= _items(now)
     low, high = _BOUND.match(old), _BOUND.match(new)
-    if low and high and (low["what"], low["operator"]) == (high["what"], high["operator"]):
+    same_side = low and high and (low["what"], low["operator"]) == (high["what"], high["operator"])
+    if low and high and same_side and balanced(low["what"]):
         before, after = float(low["number"]), float(high["number"])
         return after >= before if low["operator"].startswith("<") else after <= before
     return False
 
 
 def _items(found: re.Match[str]) -> set[str]:
-    return {item.partition("::")[0].strip("()") for item in _ITEM.findall(found["items"] or found["cast"] or "")}
+    texts = _ITEM.findall(found["items"] or found["cast"] or "")
+    return {item if item.startswith("'") else item.partition("::")[0].rstrip("()") for item in texts} - {""}
 
 
 # ---- foreign keys --------------------------------------------------------------------------------------------------
 
 
 def _foreign_key_added(pair: Pair, one: _Constraint, lost: list[_Constraint]) -> Iterator[Change]:
-    known = set(pair.new_names().values())
-    columns = {name: facts_of(entry) for name, entry in pair.after.columns(pair.store).items()}
-    left_null = [
-        name
-        for name in one.facts["columns"]
-        if name not in known and name in columns and not fills(columns[name], pair.after)
-    ]
-    if left_null or _only_new_columns(pair, one):
-        return
+    if _not_written(pair, one):
+        return  # what old code cannot delete then is the subject of `compare_references`
     old = next((other for other in lost if other.replaces(one)), None)
     if old is None or old.facts["to"] != one.facts["to"]:
         yield _added("foreign_key_added", pair, one, "rows that refer to nothing fail")
@@ -174,6 +190,11 @@ def _foreign_key_added(pair: Pair, one: _Constraint, lost: list[_Constraint]) ->
         yield _added("foreign_key_stricter", pair, one, f"before it was {old.says}", doubtful=True)
 
 
+def _not_written(pair: Pair, one: _Constraint) -> bool:
+    """Whether old code's own rows always satisfy it."""
+    return bool(_left_null(pair, one)) or _only_new_columns(pair, one)
+
+
 def _cascade_dropped(pair: Pair, one: _Constraint) -> Change:
     return Change(
         "foreign_key_dropped",
@@ -185,25 +206,46 @@ def _cascade_dropped(pair: Pair, one: _Constraint) -> Change:
 
 
 def compare_references(before: Structure, after: Structure, pairs: dict[int, Pair]) -> Iterator[Change]:
-    """Foreign keys of new tables, by the tables that they hold fast."""
-    known = {pair.store.oid for pair in pairs.values()} | {pair.new.oid for pair in pairs.values()}
+    """Foreign keys of new tables and of new columns, by the tables that they hold fast."""
+    known = {pair.store.oid: pair for pair in pairs.values()}
+    known = {pair.new.oid: pair for pair in pairs.values()} | known
+    old_ones = {(entry.name, entry.definition, entry.oid) for entry in before.of_kinds(("constraint",))}
     for entry in after.of_kinds(("constraint",)):
         facts = facts_of(entry)
-        if facts["type"] != "f" or facts["table"] in known or facts["onDelete"] in _LEAVES:
+        if facts["type"] != "f" or facts["onDelete"] in _LEAVES:
             continue
         pair = pairs.get(facts["to"])
         table = after.relations_by_oid.get(facts["table"])
-        if pair is None or table is None:
+        if pair is None or table is None or (entry.name, entry.definition, entry.oid) in old_ones:
             continue
-        if facts_of(table)["filled"]:
-            yield Change(
-                "referenced",
-                Effect.BREAKS_WRITES,
-                entry.label,
-                f"The new table {table.name} refers to {pair.name}: deleting a row that it refers to fails, since old "
-                "code does not know of it.",
-                pair.name,
-                remedy=f"ALTER TABLE {table.name} DROP CONSTRAINT {last_part(entry.name)}",
-                doubtful=True,
-                facts={"from": table.name},
-            )
+        if not _filled(table, after):
+            continue
+        what = f"The new table {table.name} refers"
+        if (owner := known.get(table.oid)) is not None:
+            if not _is_new(owner, one := _Constraint(entry, ())) or not _not_written(owner, one):
+                continue
+            what = f"The new column {', '.join(facts['columns'])} of {owner.name} refers"
+        yield Change(
+            "referenced",
+            Effect.BREAKS_WRITES,
+            entry.label,
+            f"{what} to {pair.name}: deleting a row that it refers to fails, since old code does not know of it.",
+            pair.name,
+            remedy=f"ALTER TABLE {table.name} DROP CONSTRAINT {last_part(entry.name)}",
+            doubtful=True,
+            facts={"from": table.name},
+        )
+
+
+def _filled(table: CatalogEntry, after: Structure) -> bool:
+    """Whether there is a row in it, or in its partitions."""
+    filled: bool | None = facts_of(table)["filled"]
+    if filled is not None:
+        return filled
+    parts = (other for other in after.of_kinds(("table",)) if table.name in parents(other))
+    return table.kind != "table" or any(_filled(part, after) for part in parts)
+
+
+def _is_new(pair: Pair, one: _Constraint) -> bool:
+    old = _constraints(pair.before, pair.old)
+    return one.enforced and not any(other.same(one, same_database=pair.same_database) for other in old)

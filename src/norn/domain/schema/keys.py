@@ -34,7 +34,7 @@ class _Index:
 
 def _indexes(pair: Pair, *, new: bool) -> list[_Index]:
     structure, relation = (pair.after, pair.store) if new else (pair.before, pair.old)
-    old_names = {now: name for name, now in pair.new_names().items()} if new else {}
+    old_names = pair.known() if new else {}
     found = []
     for entry in structure.parts("index", relation):
         facts = facts_of(entry)
@@ -45,14 +45,14 @@ def _indexes(pair: Pair, *, new: bool) -> list[_Index]:
 def compare_keys(pair: Pair) -> Iterator[Change]:
     """Unique indexes, those of constraints too, and plain ones."""
     old, new = _indexes(pair, new=False), _indexes(pair, new=True)
-    gone = set(pair.before.columns(pair.old)) - set(pair.new_names())
+    gone = set(pair.before.columns(pair.old)) - set(pair.known().values()) - set(pair.after.columns(pair.new))
     for index in old:
         if set(index.facts["columns"]) & gone:
             continue  # that the column is gone is said already
         if index.arbiter and not any(_serves(other, index) for other in new):
             yield _unique_dropped(pair, index)
-        elif index.arbiter and not any(last_part(other.entry.name) == last_part(index.entry.name) for other in new):
-            yield from _unique_renamed(pair, index)
+        elif index.arbiter and _constraint(pair, index, new=False) and not _constraint(pair, index, new=True):
+            yield _constraint_gone(pair, index)
         elif not index.facts["unique"] and not any(_finds(other, index) for other in new):
             yield _slower(pair, index)
     for index in new:
@@ -73,6 +73,8 @@ def _implies(pair: Pair, old: _Index, new: _Index) -> bool:
     """Whether rows that the old one lets pass cannot be refused by the new one."""
     if not old.facts["unique"] or not set(old.keys) <= set(new.keys):
         return False
+    if new.facts.get("collations") and new.facts.get("collations") != old.facts.get("collations"):
+        return False  # what were two values may be the same to it
     if new.facts["immediate"] and not old.facts["immediate"]:
         return False  # what was put right by the end of the transaction fails at once
     if new.facts["nullsNotDistinct"] and not old.facts["nullsNotDistinct"]:
@@ -98,22 +100,27 @@ def _unique_dropped(pair: Pair, index: _Index) -> Change:
     )
 
 
-def _unique_renamed(pair: Pair, index: _Index) -> Iterator[Change]:
-    of_constraint = any(
+def _constraint(pair: Pair, index: _Index, *, new: bool) -> bool:
+    """Whether a key has the name of the index: ON CONFLICT ON CONSTRAINT goes by that."""
+    structure, relation = (pair.after, pair.store) if new else (pair.before, pair.old)
+    return any(
         facts_of(constraint)["type"] in ("p", "u") and last_part(constraint.name) == last_part(index.entry.name)
-        for constraint in pair.before.parts("constraint", pair.old)
+        for constraint in structure.parts("constraint", relation)
     )
-    if of_constraint:
-        name = last_part(index.entry.name)
-        yield Change(
-            "constraint_renamed",
-            Effect.BREAKS_WRITES,
-            index.entry.label,
-            f"The constraint {name} of {pair.name} is called otherwise: ON CONFLICT ON CONSTRAINT {name} fails.",
-            pair.name,
-            doubtful=True,
-            facts={"constraint": name},
-        )
+
+
+def _constraint_gone(pair: Pair, index: _Index) -> Change:
+    name = last_part(index.entry.name)
+    return Change(
+        "constraint_renamed",
+        Effect.BREAKS_WRITES,
+        index.entry.label,
+        f"The constraint {name} of {pair.name} is called otherwise, or only an index: ON CONFLICT ON CONSTRAINT {name} "
+        "fails.",
+        pair.name,
+        doubtful=True,
+        facts={"constraint": name},
+    )
 
 
 def _slower(pair: Pair, index: _Index) -> Change:
@@ -148,7 +155,7 @@ def _unique_added(pair: Pair, index: _Index) -> Iterator[Change]:
 
 def _never_in_the_way(pair: Pair, index: _Index) -> bool:
     """Old code leaves a new column of it null, or to a default that is another one for each row."""
-    known = set(pair.new_names().values())
+    known = pair.known()
     columns = pair.after.columns(pair.store)
     fresh_ones: Iterable[Facts] = (
         facts_of(columns[name]) for name in index.facts["columns"] if name not in known and name in columns

@@ -86,6 +86,12 @@ class Structure:
         return self.named("domain")
 
 
+def parents(relation: CatalogEntry) -> list[str]:
+    """The tables that it is a partition of, or that it inherits from: their rows are its own, too."""
+    lines = (line for line in relation.definition.split("\n") if line.startswith("inherits "))
+    return [name for line in lines for name in line.removeprefix("inherits ").split(", ")]
+
+
 def last_part(name: str) -> str:
     """The name itself of a qualified one: `notes` of `public.notes`, quoted where it was."""
     if name.endswith('"'):

@@ -154,6 +154,11 @@ SELECT 'index', format('%I.%I', n.nspname, x.relname),
                          FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, place)
                          JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
                         WHERE u.place <= i.indnkeyatts AND u.attnum > 0),
+           -- Where `a` and `A` may be the same: by name, of each key.
+           'collations', (SELECT json_agg(l.collname ORDER BY u.place)
+                            FROM unnest(i.indcollation::oid[]) WITH ORDINALITY AS u(id, place)
+                            LEFT JOIN pg_collation AS l ON l.oid = u.id AND NOT l.collisdeterministic
+                          HAVING count(l.oid) > 0),
            'expressions', i.indexprs IS NOT NULL, 'where', pg_get_expr(i.indpred, i.indrelid),
            'nullsNotDistinct', coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false))::text
   FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
@@ -177,7 +182,7 @@ SELECT 'sequence', format('%I.%I', n.nspname, c.relname),
        c.oid::int8, NULL,
        json_build_object(
            'last', {last},
-           'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax,
+           'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax, 'cycle', s.seqcycle,
            'owner', (SELECT json_build_array(d.refobjid::int8, d.refobjsubid)
                        FROM pg_depend AS d
                       WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
