@@ -125,8 +125,39 @@ CHECKS = [
          "ALTER TABLE t ALTER a TYPE text", "", ()),
 ]  # fmt: skip
 
+_OVERVIEW = f"{_USERS}; CREATE VIEW overview AS SELECT id, name FROM users"
+_FULL_NAME = (
+    "ALTER TABLE users RENAME TO people; ALTER TABLE people ADD full_name text; ALTER TABLE people DROP name; "
+    "CREATE VIEW users AS SELECT id, email, full_name AS name FROM people"
+)
+RELATIONS = [
+    Case("a view became a table", _OVERVIEW, "DROP VIEW overview; CREATE TABLE overview AS SELECT id, name FROM users",
+         "", (("view_changed", CAUTION),)),
+    Case("a materialized view became a table", f"{_USERS}; CREATE MATERIALIZED VIEW overview AS SELECT name FROM users",
+         "DROP MATERIALIZED VIEW overview; CREATE TABLE overview AS SELECT name FROM users",
+         "REFRESH MATERIALIZED VIEW overview", (("view_changed", CAUTION),)),
+    Case("a column behind a view is another one", _USERS, _FULL_NAME, "", (("contents_lost", CAUTION),)),
+    Case("a column behind a view is another one, and was unique",
+         f"{_USERS}; CREATE UNIQUE INDEX ON users (name)", _FULL_NAME,
+         "INSERT INTO users (name) VALUES ('b') ON CONFLICT (name) DO NOTHING",
+         (("contents_lost", CAUTION), ("unique_dropped", UNSAFE))),
+    Case("two columns of a view have each other's names",
+         f"{_USERS}; CREATE VIEW overview AS SELECT name AS x, email AS y FROM users",
+         "DROP VIEW overview; CREATE VIEW overview AS SELECT name AS y, email AS x FROM users", "",
+         (("view_changed", CAUTION),)),
+    Case("a column that a view shows was renamed", _OVERVIEW, "ALTER TABLE users RENAME name TO title",
+         "SELECT name FROM users", (("column_renamed", UNSAFE),)),
+    Case("a table is no part of another any more",
+         "CREATE TABLE animals (name text); CREATE TABLE birds () INHERITS (animals)",
+         "ALTER TABLE birds NO INHERIT animals", "", (("contents_lost", CAUTION),)),
+    Case("a partitioned table is behind a view",
+         "CREATE TABLE events (id int) PARTITION BY RANGE (id); "
+         "CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (9)",
+         "ALTER TABLE events RENAME TO happenings; CREATE VIEW events AS SELECT * FROM happenings", "", ()),
+]  # fmt: skip
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in (*KEYS, *CHECKS)])
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in (*KEYS, *CHECKS, *RELATIONS)])
 def test_a_change_that_is_easily_overlooked(shop: Shop, case: Case) -> None:
     shop.empty()
     shop.run([case.old])

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from norn.domain.catalog import CatalogEntry
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.columns import Pair
-from norn.domain.schema.structure import Structure, facts_of
+from norn.domain.schema.structure import Structure, facts_of, parents
 
 _ALL_WRITES = {8: "INSERT", 4: "UPDATE", 16: "DELETE"}
 """As `pg_relation_is_updatable` has them."""
@@ -71,8 +71,19 @@ def compare_relation(pair: Pair) -> Iterator[Change]:
             yield Change("contents_lost", Effect.CONTENTS_LOST, old.label,
                          f"{old.name} is no partition any more: its rows are not in what it was a part of.",
                          old.name)  # fmt: skip
+        else:
+            yield from _disinherited(pair)
     elif new.kind in ("view", "materialized view"):
         yield from _view(pair)
+    else:
+        yield Change(
+            "view_changed",
+            Effect.CHANGES_MEANING,
+            old.label,
+            f"The {old.kind} {pair.name} is a table now: it does not follow what it showed, and what is written to it "
+            "may fail, or goes nowhere else.",
+            pair.name,
+        )
 
 
 def _recreated(pair: Pair) -> Change:
@@ -84,6 +95,18 @@ def _recreated(pair: Pair) -> Change:
         "only in it as far as the migration has copied it.",
         pair.name,
     )
+
+
+def _disinherited(pair: Pair) -> Iterator[Change]:
+    """Rows that old code finds in another table as well, and that are not in that any more."""
+    now = set(parents(pair.new))
+    for name in parents(pair.old):
+        parent = pair.before.relations.get(name)
+        moved = pair.after.relations_by_oid.get(parent.oid) if parent is not None and pair.same_database else None
+        if (moved.name if moved is not None else name) not in now and name in pair.after.relations:
+            yield Change("contents_lost", Effect.CONTENTS_LOST, pair.old.label,
+                         f"{pair.name} is no part of {name} any more: its rows are not found there.",
+                         name)  # fmt: skip
 
 
 def _became_view(pair: Pair) -> Iterator[Change]:
@@ -139,8 +162,9 @@ def _view(pair: Pair) -> Iterator[Change]:
                      f"The view {pair.name} cannot be written through as before: {' and '.join(lacking)} fails.",
                      pair.name, facts={"lacking": lacking})  # fmt: skip
     was, now = with_new_names(pair.old.definition, pair), pair.new.definition
-    # A column that is shown under its old name has got an alias for it.
-    if was != now and _ALIAS.sub("", was) != _ALIAS.sub("", now):
+    # A column that is shown under its old name has got an alias for it; the columns are in their old order then.
+    in_order = _order(pair.before, pair.old) == _order(pair.after, pair.new)
+    if was != now and not (in_order and _ALIAS.sub("", was) == _ALIAS.sub("", now)):
         yield Change(
             "view_changed",
             Effect.CHANGES_MEANING,
@@ -148,6 +172,11 @@ def _view(pair: Pair) -> Iterator[Change]:
             f"The {pair.old.kind} {pair.name} is defined otherwise: its rows may mean something else.",
             pair.name,
         )
+
+
+def _order(structure: Structure, view: CatalogEntry) -> list[str]:
+    columns = structure.columns(view)
+    return sorted(columns, key=lambda name: columns[name].number or 0)
 
 
 def with_new_names(definition: str, pair: Pair) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from norn.domain.catalog import CatalogEntry
 from norn.domain.schema.access import Access
@@ -38,6 +40,37 @@ def compare_routines(before: Structure, after: Structure, *, same_database: bool
                 f"The {old.kind} {name} does something else now.",
                 facts={"name": facts_of(old).get("name", name)},
             )
+    yield from _overloaded(before, after, by_oid)
+
+
+def _overloaded(before: Structure, after: Structure, by_oid: Mapping[int | None, CatalogEntry]) -> Iterator[Change]:
+    """New ones that a call of an old one may go to, or that leave it open which of them is meant."""
+    known = {entry.name for entry in before.of_kinds(ROUTINES)}
+    moved = {by_oid[entry.oid].name for entry in before.of_kinds(ROUTINES) if entry.oid in by_oid}
+    old_ones: dict[str, list[CatalogEntry]] = defaultdict(list)
+    for entry in before.of_kinds(ROUTINES):
+        old_ones[facts_of(entry).get("name", "")].append(entry)
+    for new in after.of_kinds(ROUTINES):
+        if new.name in known or new.name in moved:
+            continue
+        for old in old_ones.get(facts_of(new).get("name", ""), ()):
+            if after.named(*ROUTINES).get(old.name) is not None and _alike(old, new):
+                yield Change(
+                    "function_changed",
+                    Effect.CHANGES_MEANING,
+                    old.label,
+                    f"There is {new.name} beside the {old.kind} {old.name} now: a call may go to it, or be refused "
+                    "since both fit.",
+                    facts={"name": facts_of(old).get("name", old.name)},
+                )
+
+
+def _alike(old: CatalogEntry, new: CatalogEntry) -> bool:
+    """Whether both take as many arguments, or one of them may take more or fewer."""
+    counts = [entry.name.partition("(")[2].count(",") for entry in (old, new)]
+    empty = [entry.name.endswith("()") for entry in (old, new)]
+    varied = any(re.search(r" DEFAULT |VARIADIC ", one.definition.partition("\n")[0]) for one in (old, new))
+    return varied or (counts[0] == counts[1] and empty[0] == empty[1])
 
 
 def compare_triggers(pair: Pair) -> Iterator[Change]:
