@@ -156,8 +156,42 @@ RELATIONS = [
          "ALTER TABLE events RENAME TO happenings; CREATE VIEW events AS SELECT * FROM happenings", "", ()),
 ]  # fmt: skip
 
+OTHERS = [
+    Case("the sequence of a column has another name", _USERS, "ALTER SEQUENCE users_id_seq RENAME TO people_id_seq",
+         "SELECT nextval('users_id_seq')", (("sequence_dropped", CAUTION),)),
+    Case("the sequence of a column was dropped", _USERS,
+         "ALTER TABLE users ALTER id DROP DEFAULT; DROP SEQUENCE users_id_seq",
+         "SELECT nextval('users_id_seq')", (("default_dropped", UNSAFE), ("sequence_dropped", CAUTION))),
+    Case("the sequence of a column went with it", _USERS, "ALTER TABLE users DROP id", "SELECT id FROM users",
+         (("column_dropped", UNSAFE),)),
+    Case("a sequence in other steps", "CREATE SEQUENCE tickets INCREMENT 50", "ALTER SEQUENCE tickets INCREMENT 1",
+         "", (("sequence_changed", CAUTION),)),
+    Case("a sequence that begins again", "CREATE SEQUENCE tickets", "ALTER SEQUENCE tickets CYCLE",
+         "", (("sequence_changed", CAUTION),)),
+    Case("a sequence with more room", "CREATE SEQUENCE tickets AS integer", "ALTER SEQUENCE tickets AS bigint",
+         "", ()),
+    Case("a default where null had been", f"{_USERS}; ALTER TABLE users ADD deleted_at timestamptz",
+         "ALTER TABLE users ALTER deleted_at SET DEFAULT now()", "", (("default_changed", CAUTION),)),
+    Case("a default where null was never", "CREATE TABLE t (a int NOT NULL)", "ALTER TABLE t ALTER a SET DEFAULT 1",
+         "", ()),
+    Case("a function that makes a call ambiguous", "CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'",
+         "CREATE FUNCTION f(a int, b int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT a'",
+         "SELECT f(1)", (("function_changed", CAUTION),)),
+    Case("a function of the same name with more arguments",
+         "CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'",
+         "CREATE FUNCTION f(a int, b int) RETURNS int LANGUAGE sql AS 'SELECT a'", "", ()),
+    Case("the right to empty a table", _USERS, "REVOKE TRUNCATE ON users FROM CURRENT_USER", "TRUNCATE users",
+         (("privilege_revoked", CAUTION),)),
+    Case("the right to one column", f"{_USERS}; REVOKE ALL ON users FROM CURRENT_USER; "
+         "GRANT SELECT (name, email) ON users TO CURRENT_USER", "REVOKE SELECT (name) ON users FROM CURRENT_USER",
+         "SELECT name FROM users", (("privilege_revoked", UNSAFE),)),
+    Case("the right to one column, and then to all", f"{_USERS}; REVOKE ALL ON users FROM CURRENT_USER; "
+         "GRANT SELECT (name) ON users TO CURRENT_USER",
+         "REVOKE SELECT (name) ON users FROM CURRENT_USER; GRANT SELECT ON users TO CURRENT_USER", "", ()),
+]  # fmt: skip
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in (*KEYS, *CHECKS, *RELATIONS)])
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in (*KEYS, *CHECKS, *RELATIONS, *OTHERS)])
 def test_a_change_that_is_easily_overlooked(shop: Shop, case: Case) -> None:
     shop.empty()
     shop.run([case.old])

@@ -10,7 +10,7 @@ from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.structure import Facts, Structure
 
 _GRANT = re.compile(r'((?:"(?:[^"]|"")+"|[^"=; ])+)=([A-Z,* ]+)')
-_USED = {"SELECT", "INSERT", "UPDATE", "DELETE", "USAGE", "EXECUTE"}
+_USED = {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "USAGE", "EXECUTE"}
 _READS = {"SELECT", "USAGE", "EXECUTE"}
 _PUBLIC = "schema public"
 _DEFAULT = "owner pg_database_owner; PUBLIC=USAGE; pg_database_owner=CREATE,USAGE"
@@ -65,7 +65,10 @@ def compare_privileges(
     old_ones = {_PUBLIC: _DEFAULT, **{what: entry.definition for what, entry in before.privileges.items()}}
     new_ones = {_PUBLIC: _DEFAULT, **{what: entry.definition for what, entry in after.privileges.items()}}
     for what, old in old_ones.items():
-        if what not in new_ones or what.startswith((*_DECLARED_ONLY, "column ")):
+        if what.startswith("column "):
+            yield from _of_column(before, after, what, then, now, new_ones)
+            continue
+        if what not in new_ones or what.startswith(_DECLARED_ONLY):
             continue
         allowed = now.privileges(new_ones[what])
         if (table := behind.get(what)) is not None:
@@ -83,5 +86,33 @@ def compare_privileges(
             f"{now.role} has lost {words} on {what}: what needs it fails.",
             what if what in before.relations else "",
             remedy=f"GRANT {words} ON {kind.upper()} {rest} TO {now.role}",
+            doubtful=lost == {"TRUNCATE"},
+            facts={"privileges": sorted(lost)},
+        )
+
+
+def _of_column(
+    before: Structure, after: Structure, what: str, then: Access, now: Access, new_ones: Mapping[str, str]
+) -> Iterator[Change]:
+    """What the app could do with one column only; what it may do with the whole table, it may do with each."""
+    old = before.privileges[what]
+    table = before.relations_by_oid.get(old.oid)
+    relation = after.relations.get(table.name) if table is not None else None
+    column = what.removeprefix(f"column {table.name}.") if table is not None else ""
+    if table is None or relation is None or column not in after.columns(relation):
+        return
+    then_allowed = frozenset() if then.unrestricted else then.privileges(old.definition)
+    allowed = now.privileges(new_ones.get(what, "")) | now.privileges(new_ones.get(table.name, ""))
+    lost = (then_allowed - allowed) & _USED
+    if lost:
+        words = ", ".join(sorted(lost))
+        granted = ", ".join(f"{word} ({column})" for word in sorted(lost))
+        yield Change(
+            "privilege_revoked",
+            Effect.BREAKS_READS if lost & _READS else Effect.BREAKS_WRITES,
+            f"privileges {what}",
+            f"{now.role} has lost {words} on the {what}: what needs it fails.",
+            table.name,
+            remedy=f"GRANT {granted} ON TABLE {table.name} TO {now.role}",
             facts={"privileges": sorted(lost)},
         )

@@ -117,14 +117,22 @@ def _domain(old: CatalogEntry, new: CatalogEntry, before: Structure, after: Stru
 
 
 def compare_sequences(before: Structure, after: Structure, *, same_database: bool) -> Iterator[Change]:
-    """Sequences of their own that are gone, and any that is behind where it was."""
+    """Sequences that are gone, that count otherwise, and that are behind where they were."""
     now = after.named("sequence")
     by_owner = {tuple(owner): entry for entry in now.values() if (owner := facts_of(entry)["owner"]) is not None}
     by_oid = {entry.oid: entry for entry in now.values()} if same_database else {}
     for name, old in before.named("sequence").items():
         facts = facts_of(old)
         new = now.get(name)
-        if new is None and facts["owner"] is None:
+        if new is not None and (changed := _counts_otherwise(facts, facts_of(new))):
+            yield Change(
+                "sequence_changed",
+                Effect.BREAKS_WRITES,
+                old.label,
+                f"The sequence {name} {changed}: numbers that old code takes from it may be in use.",
+                doubtful=True,
+            )
+        if new is None and _owner_there(facts, before, after):
             moved = by_oid.get(old.oid)
             yield Change(
                 "sequence_dropped",
@@ -133,6 +141,7 @@ def compare_sequences(before: Structure, after: Structure, *, same_database: boo
                 f"The sequence {name} " + ("was dropped" if moved is None else f"is called {moved.name} now")
                 + ": what takes numbers from it fails.",
                 remedy=f"ALTER SEQUENCE {moved.name} RENAME TO {name.rpartition('.')[2]}" if moved is not None else "",
+                doubtful=facts["owner"] is not None,
             )  # fmt: skip
         if not same_database:
             continue  # a copy has its sequences as they were a moment earlier or later
@@ -150,6 +159,28 @@ def compare_sequences(before: Structure, after: Structure, *, same_database: boo
                 remedy=_forward(now_counts, facts["last"], owner, after),
                 doubtful=owner is None,
             )
+
+
+def _owner_there(facts: Facts, before: Structure, after: Structure) -> bool:
+    """Whether the column that it numbers is there under its name; otherwise that is said already."""
+    if facts["owner"] is None:
+        return True
+    oid, number = facts["owner"]
+    table = before.relations_by_oid.get(oid)
+    now = after.relations.get(table.name) if table is not None else None
+    if table is None or now is None:
+        return False
+    there = after.columns(now)
+    return any(name in there for name, entry in before.columns(table).items() if entry.number == number)
+
+
+def _counts_otherwise(was: Facts, now: Facts) -> str:
+    """How its numbers are others, so that some may come twice; empty where they are not."""
+    if was["increment"] != now["increment"]:
+        return f"goes on by {now['increment']}, and went on by {was['increment']}"
+    if now.get("cycle") and was.get("cycle") is False:
+        return "begins again at its end now"
+    return ""
 
 
 def _forward(sequence: CatalogEntry, last: int, owner: tuple[int, int] | None, after: Structure) -> str:
