@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from norn.domain.catalog import CatalogEntry
 from norn.domain.schema.change import Change, Effect
-from norn.domain.schema.structure import Facts, Structure, facts_of
+from norn.domain.schema.structure import Facts, Structure, facts_of, shown_columns
 from norn.domain.schema.types import compare_types
 
 _FRESH = ("nextval(", "gen_random_uuid(", "uuid_generate_v", "uuidv7(", "uuidv4(", "random(")
@@ -56,7 +56,9 @@ class Pair:
         """What old code calls the columns of `store` that it names; one that took the name of another is that to it."""
         kept = {now: name for name, now in self.new_names().items()}
         if self.store.oid != self.new.oid:
-            return kept
+            table, shown = shown_columns(self.new) or ("", {})
+            others = self.before.columns(self.old).keys() - kept.values() if table == self.store.name else ()
+            return {shown[name]: name for name in others if name in shown} | kept
         there = self.after.columns(self.store)
         taken = {name for name in self.before.columns(self.old) if name in there}
         return {now: name for now, name in kept.items() if name not in taken} | {name: name for name in taken}
@@ -66,16 +68,18 @@ def compare_columns(pair: Pair) -> Iterator[Change]:
     """The changes of the columns that old code knows, and of new ones that are in its way."""
     old, shown = pair.before.columns(pair.old), pair.after.columns(pair.new)
     stored, names = pair.after.columns(pair.store), pair.new_names()
+    known = pair.known()
+    called = {name: now for now, name in known.items()}
     is_table = pair.old.kind in ("table", "foreign table")
     for name, column in old.items():
         if name not in shown:
             yield _gone(pair, column, name, names.get(name))
             continue
         now = shown[name]
-        if pair.store.oid != pair.new.oid and name in names:
-            now = stored[names[name]]
-        elif pair.store.oid != pair.new.oid:
-            yield _replaced(pair, column, name, None)
+        if pair.store.oid != pair.new.oid:
+            now = stored[called[name]] if name in called else now
+            if name not in names:
+                yield _replaced(pair, column, name, None)
         elif pair.same and now.number != column.number and pair.store.oid == pair.new.oid:
             yield _replaced(pair, column, name, names.get(name))
         if is_table:
@@ -83,7 +87,6 @@ def compare_columns(pair: Pair) -> Iterator[Change]:
         elif (changed := _type(pair, column, now, name)) is not None:
             yield changed
     if is_table:
-        known = pair.known()
         for name, column in stored.items():
             if name not in known:
                 yield from _added(pair, name, column)

@@ -212,7 +212,7 @@ def compare_references(before: Structure, after: Structure, pairs: dict[int, Pai
     old_ones = {(entry.name, entry.definition, entry.oid) for entry in before.of_kinds(("constraint",))}
     for entry in after.of_kinds(("constraint",)):
         facts = facts_of(entry)
-        if facts["type"] != "f" or facts["onDelete"] in _LEAVES:
+        if facts["type"] != "f":
             continue
         pair = pairs.get(facts["to"])
         table = after.relations_by_oid.get(facts["table"])
@@ -224,7 +224,19 @@ def compare_references(before: Structure, after: Structure, pairs: dict[int, Pai
         if (owner := known.get(table.oid)) is not None:
             if not _is_new(owner, one := _Constraint(entry, ())) or not _not_written(owner, one):
                 continue
-            what = f"The new column {', '.join(facts['columns'])} of {owner.name} refers"
+            columns = ", ".join(facts["columns"])
+            what = f"The new column {columns} of {owner.name} refers"
+            if facts["onDelete"] == "c":
+                yield Change(
+                    "foreign_key_changed",
+                    Effect.CHANGES_MEANING,
+                    entry.label,
+                    f"Where a row of {pair.name} is deleted, so are the rows of {owner.name} whose new {columns} "
+                    "refers to it: old code does not know of that.",
+                    owner.name,
+                )
+        if facts["onDelete"] in _LEAVES:
+            continue
         yield Change(
             "referenced",
             Effect.BREAKS_WRITES,

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from norn.domain.catalog import CatalogEntry
 from norn.domain.schema.change import Change, Effect
 from norn.domain.schema.columns import Pair
-from norn.domain.schema.structure import Structure, facts_of, parents
+from norn.domain.schema.structure import Structure, facts_of, parents, shown_columns
 
 _ALL_WRITES = {8: "INSERT", 4: "UPDATE", 16: "DELETE"}
 """As `pg_relation_is_updatable` has them."""
-_PLAIN_VIEW = re.compile(r"^ SELECT (?P<items>[^()]+?)\n   FROM (?P<table>[^\s();]+(?: [^\s();]+\")?);$", re.DOTALL)
 _ALIAS = re.compile(r' AS (?:\w+|"(?:[^"]|"")+")')
 
 
@@ -135,14 +134,8 @@ def _became_view(pair: Pair) -> Iterator[Change]:
 
 def _shows_all(pair: Pair) -> bool:
     """Whether the view is the table behind it, row by row, with each old column under its name."""
-    found = _PLAIN_VIEW.match(str(facts_of(pair.new)["definition"]))
-    if found is None or "check_option" in pair.new.definition or found["table"] != pair.store.name:
-        return False
-    shown = {}
-    for item in found["items"].split(",\n"):
-        source, _, alias = item.strip().partition(" AS ")
-        shown[alias or source.rpartition(".")[2]] = source.rpartition(".")[2]
-    return all(shown.get(name) == now for name, now in pair.new_names().items())
+    table, shown = shown_columns(pair.new) or ("", {})
+    return table == pair.store.name and all(shown.get(name) == now for name, now in pair.new_names().items())
 
 
 def _view(pair: Pair) -> Iterator[Change]:

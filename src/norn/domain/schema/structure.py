@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -13,6 +14,8 @@ from norn.domain.catalog import Catalog, CatalogEntry
 RELATIONS = ("table", "foreign table", "view", "materialized view")
 ROUTINES = ("function", "procedure", "aggregate")
 TYPES = ("enum", "domain", "type")
+
+_PLAIN_VIEW = re.compile(r"^ SELECT (?P<items>[^()]+?)\n   FROM (?P<table>[^\s();]+(?: [^\s();]+\")?);$", re.DOTALL)
 
 Facts = Mapping[str, Any]
 
@@ -90,6 +93,18 @@ def parents(relation: CatalogEntry) -> list[str]:
     """The tables that it is a partition of, or that it inherits from: their rows are its own, too."""
     lines = (line for line in relation.definition.split("\n") if line.startswith("inherits "))
     return [name for line in lines for name in line.removeprefix("inherits ").split(", ")]
+
+
+def shown_columns(view: CatalogEntry) -> tuple[str, dict[str, str]] | None:
+    """Which table a view shows all rows of, and which of its columns under which name; None where it does not."""
+    found = _PLAIN_VIEW.match(str(facts_of(view).get("definition", "")))
+    if found is None or "check_option" in view.definition:
+        return None
+    shown = {}
+    for item in found["items"].split(",\n"):
+        source, _, alias = item.strip().partition(" AS ")
+        shown[alias or source.rpartition(".")[2]] = source.rpartition(".")[2]
+    return found["table"], shown
 
 
 def last_part(name: str) -> str:
