@@ -204,6 +204,18 @@ def test_a_target_that_crashes_is_reported_with_its_last_words_and_put_back(
     assert quarantined == []
 
 
+def test_where_what_is_put_back_is_ill_too_the_reply_has_both_errors(server: NornServer, space: Namespace) -> None:
+    app = ClusterApp(server, space, "both-ill")
+    tags = [app.deploy(answer, extra=BREAKABLE) for answer in ("one", "two")]
+    space.kubectl("set", "env", "deployment/both-ill", "BREAK=yes")
+    failed = server.norn("rollback", "both-ill")
+    error = failed.json()["error"]
+    assert (failed.exit_status, error["reason"]) == (1, "crash")
+    (put_back,) = error["undoErrors"]
+    assert (put_back["step"], put_back["reason"], tags[1] in put_back["message"]) == ("switch", "crash", True)
+    assert "not healthy either" in failed.err
+
+
 def test_putting_back_leaves_alone_what_others_changed_meanwhile(server: NornServer, space: Namespace) -> None:
     two_versions(server, space, "considerate", first=BREAKABLE)
     break_old_version(space, "considerate")

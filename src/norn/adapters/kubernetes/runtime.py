@@ -287,7 +287,8 @@ class KubernetesRuntime:
     async def put_back(self, app: str, deployment_id: str, previous: Recorded | None, output: Output) -> None:
         """What was live before, its template included, where the change of `deployment_id` is what was accepted last.
 
-        A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is.
+        A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is. Raises RolloutFailed where
+        that is put back, and does not become healthy either.
         """
         obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
         if obj is None:
@@ -318,7 +319,11 @@ class KubernetesRuntime:
         try:
             await self.watch(app, live.deployment_id, _PUT_BACK_S, output)
         except RolloutFailed as failed:
-            output(f"[put back, but not healthy: {failed.message}]\n")
+            raise RolloutFailed(
+                f"The image is put back to {live.image_tag}, which is not healthy either: {failed.message}",
+                hint=f"It may not be the version: `kubectl describe pods`, `norn logs {app}`.",
+                **failed.facts,
+            ) from failed
 
     async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
         """For `norn rollback --direct`."""
