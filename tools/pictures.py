@@ -22,7 +22,7 @@ from norn.cli.demo import Demo
 DIRECTORY = Path(__file__).parents[1] / "docs" / "pictures"
 APP = "guestbook"
 DESK = (1080, 760)
-COLOURS = 64
+COLOURS = 128
 VERSIONS = ("2-cities", "3-by-city")
 
 
@@ -89,6 +89,8 @@ LOOKS: dict[str, tuple[Scheme, tuple[int, int]]] = {
     "dark": ("dark", DESK),
     "phone": ("light", PHONE),
 }
+SCREENS = {("rollback", "phone"): 6}
+"""So many of a long page are in its picture, that of a rollback down to its button; else 2, on a phone 3."""
 
 
 def take(browser: Browser, server: NornServer) -> None:
@@ -97,12 +99,9 @@ def take(browser: Browser, server: NornServer) -> None:
         with visiting(browser, server, scheme=scheme, size=size) as visit:
             for name, path in pages(server).items():
                 visit.go(path)
-                if name == "app":
-                    visit.page.locator("#head .back .version").wait_for()
-                tall = min(
-                    int(visit.page.evaluate("document.body.scrollHeight")),
-                    3 * size[1] if look == "phone" else 2 * size[1],
-                )
+                visit.page.locator(".loading").first.wait_for(state="detached")  # what is found out after the page
+                screens = SCREENS.get((name, look), 3 if look == "phone" else 2)
+                tall = min(int(visit.page.evaluate("document.body.scrollHeight")), screens * size[1])
                 clip = {"x": 0.0, "y": 0.0, "width": float(size[0]), "height": float(tall)}
                 save(visit.page.screenshot(full_page=True, clip=clip), DIRECTORY / f"{name}-{look}.png")
 

@@ -287,6 +287,16 @@ def test_code_and_data_go_back_together(browser: Browser, server: NornServer) ->
         assert books(app) == TITLED
 
 
+def test_on_a_phone_the_name_of_a_snapshot_is_not_squeezed(browser: Browser, shop: App) -> None:
+    with visiting(browser, shop.server, size=PHONE) as visit:
+        page = visit.go("/apps/shop/retention")
+        names = page.locator("th .long")
+        widths = names.evaluate_all("names => names.map(name => name.getBoundingClientRect().width)")
+        assert widths
+        assert min(widths) >= 190
+        assert not visit.scrolls_sideways()
+
+
 # ---- who may what --------------------------------------------------------------------------------------------------
 
 

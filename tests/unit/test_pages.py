@@ -149,7 +149,7 @@ def test_who_may_not_answer_for_each_app_that_is_affected_is_told_so_and_has_no_
         "0" * 26, 1, "shop", OperationKind.RESTORE, OperationStatus.RUNNING, {"affects": ["pay"]}, "lena", "",
         datetime.now(UTC), asks={"about": "loss", "message": ""},
     )  # fmt: skip
-    values = {
+    values: dict[str, Any] = {
         "operation": _shown(operation), "ended": False, "deployment": None, "seq": 1,
         "no_steering": _no_steering(grant, operation),
     }  # fmt: skip
