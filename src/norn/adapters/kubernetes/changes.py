@@ -240,7 +240,7 @@ class Changes:
         """Set annotations of the object; nothing that runs notices. False, and nothing is set, where not `holds`."""
 
         async def attempt() -> bool:
-            for _ in range(_LOOKS):
+            for _ in range(_LOOKS_AT_ALL):
                 workload = await self._workload(app, fresh=True)
                 if not holds(workload):
                     return False
