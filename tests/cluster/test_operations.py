@@ -157,6 +157,23 @@ def test_without_a_server_a_kubeconfig_is_enough_and_the_next_server_writes_it_d
         until(lambda: "norn.dev/direct" not in space.deployment("alone")["metadata"]["annotations"], "the note's end")
 
 
+def test_of_two_rollbacks_without_a_server_both_are_in_the_history(space: Namespace) -> None:
+    with served(**space.settings()) as server:
+        app = ClusterApp(server, space, "twice")
+        app.deploy("one")
+        app.deploy("two")
+        two = space.images("twice")["twice"]
+        server.stop()
+        first = server.norn("rollback", "twice", "--direct").json()["id"]
+        space.kubectl("set", "image", "deployment/twice", f"twice={two}")
+        second = server.norn("rollback", "twice", "--direct").json()["id"]
+        server.start()
+        until(lambda: {first, second} <= {found["id"] for found in server.history("twice")}, "both entries")
+        assert server.ended(second)["status"] == "succeeded"
+        assert server.ended(first)["status"] in ("failed", "cancelled")
+        assert app.answers() == {"one"}
+
+
 def test_without_a_server_a_change_that_has_not_rolled_out_is_undone(space: Namespace) -> None:
     with served(**space.settings()) as server:
         app = ClusterApp(server, space, "halfway")

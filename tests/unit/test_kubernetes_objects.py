@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from norn.adapters.kubernetes.changes import images_for, refuse_unseen
-from norn.adapters.kubernetes.direct import plan_direct
+from norn.adapters.kubernetes.direct import plan_direct, read_direct, with_direct, without_direct
 from norn.adapters.kubernetes.manifests import job
 from norn.adapters.kubernetes.pods import Mark, pod_state, rollout_state, running_digests
 from norn.adapters.kubernetes.workload import (
@@ -25,7 +26,7 @@ from norn.adapters.kubernetes.workload import (
     sharing,
 )
 from norn.domain.images import Image
-from norn.domain.ports import Release, Switch, Template
+from norn.domain.ports import Direct, Release, Switch, Template
 from norn.domain.workloads import findings
 from norn.errors import NothingToRollBackTo, RolloutFailed, Stale
 
@@ -307,6 +308,64 @@ def test_a_job_has_no_other_labels_than_those_by_which_it_is_found() -> None:
     labels = {"app.kubernetes.io/managed-by": "norn", "norn.dev/operation": "c"}
     assert found["metadata"] == {"name": "norn-migrate-c", "labels": labels}
     assert found["spec"]["template"]["metadata"]["labels"] == labels  # no Service sends it requests
+
+
+def made(deployment_id: str) -> Direct:
+    image = Image(f"r/web:{deployment_id}", "sha256:" + "1" * 64, "")
+    return Direct(deployment_id, "root@host", "night", image, "a", "b", "r/web:b")
+
+
+def noted(text: str) -> dict[str, Any]:
+    return {"norn.dev/direct": text}
+
+
+def after(*deployment_ids: str) -> dict[str, Any]:
+    """What stands there after these rollbacks without a server, one after the other."""
+    obj = deployment(ONE)
+    for deployment_id in deployment_ids:
+        text = with_direct(Workload(obj), made(deployment_id))
+        obj = deployment(ONE, change=note(ONE, deployment_id), **noted(text or ""))
+    return obj
+
+
+def test_of_several_rollbacks_without_a_server_none_is_lost() -> None:
+    obj = after("x", "y")
+    assert read_direct(Workload(obj)) == made("x")
+    obj = applied(obj, without_direct(Workload(obj), "x"))
+    assert read_direct(Workload(obj)) == made("y")
+    obj = applied(obj, without_direct(Workload(obj), "y"))
+    assert "norn.dev/direct" not in obj["metadata"]["annotations"]
+
+
+def test_one_that_is_made_while_another_is_taken_in_is_kept() -> None:
+    seen = without_direct(Workload(after("x")), "x")
+    with pytest.raises(AssertionError):
+        applied(after("x", "y"), seen)
+
+
+def test_the_note_of_an_earlier_norn_is_read_and_kept() -> None:
+    old = {"id": "x", "by": "root@host", "reason": "night", "target": "a", "from": "b", "fromImageTag": "r/web:b"}
+    workload = Workload(deployment(ONE, change=note(ONE, "x"), **noted(json.dumps(old))))
+    assert read_direct(workload) == made("x")
+    text = with_direct(workload, made("y"))
+    obj = deployment(ONE, change=note(ONE, "y"), **noted(text or ""))
+    assert read_direct(Workload(obj)) == made("x")
+
+
+def test_of_many_rollbacks_without_a_server_the_last_are_kept() -> None:
+    assert read_direct(Workload(after(*map(str, range(12))))) == made("2")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "no JSON", "[{}]", '{"id": "x"}', "7"])
+def test_notes_that_say_nothing_are_none(text: str) -> None:
+    workload = Workload(deployment(ONE, change=note(ONE, "x"), **noted(text)))
+    assert read_direct(workload) is None
+
+
+def test_after_another_change_a_rollback_without_a_server_is_not_taken_in() -> None:
+    obj = after("x")
+    obj["metadata"]["annotations"]["norn.dev/change"] = note(ONE, "later").to_text()
+    assert read_direct(Workload(obj)) is None
 
 
 # ---- references and pods -----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +11,11 @@ from typing import Any
 from norn.bootstrap.direct import rollback_direct
 from norn.bootstrap.logs import configure_logging
 from norn.bootstrap.server import serve, stop_all
+from norn.cli.output import Printer
 from norn.config import Settings, load_settings
 from norn.errors import EXIT_FAILED, NornError
+
+_INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--timeout", type=float, default=300.0)
-    parser.add_argument("--text", action="store_true")
+    parser.add_argument("--output", choices=("text", "json", "yaml"), default="json")
     return parser
 
 
@@ -45,7 +47,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        return 0
+        if not args.direct:
+            return 0
+        print(f"interrupted; what was accepted goes on: `kubectl rollout status deployment/{args.direct}` shows it",
+              file=sys.stderr)  # fmt: skip
+        return _INTERRUPTED
     return 0
 
 
@@ -61,7 +67,7 @@ def _direct(settings: Settings, args: argparse.Namespace) -> int:
             quiet=args.quiet,
         )
     )
-    print(_sentence(done) if args.text else json.dumps(done, indent=2))
+    Printer(args.output, quiet=args.quiet).result(done, lambda: _sentence(done))
     return 0
 
 

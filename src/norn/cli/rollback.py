@@ -142,8 +142,7 @@ def _direct(context: Context, app: str) -> int:
         from norn.cli.follow import seconds
 
         words.append(f"--timeout={seconds(args.timeout)}")
-    if context.printer.format == "text":
-        words.append("--text")
+    words.append(f"--output={context.printer.format}")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "norn.bootstrap", *words])
 

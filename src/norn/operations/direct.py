@@ -56,4 +56,4 @@ async def _take_in(services: Services, app: str, made: Direct) -> None:
                 why = f"{made.by} has rolled back to {made.image.tag} without a server"
                 await transaction.cancel(operation.id, made.by, why, preempted_by=made.id)
         log.info("direct_rollback_taken_in", app=app, operation=made.id, by=made.by)
-    await services.runtime.forget_direct(app)
+    await services.runtime.forget_direct(app, made.id)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from norn.adapters.kubernetes.changes import Changes, paused
-from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
 from norn.adapters.kubernetes.pods import Mark
 from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment
+from norn.adapters.kubernetes.resources import Deployment, Object
 from norn.adapters.kubernetes.rollouts import RolloutWatch
-from norn.adapters.kubernetes.workload import DIRECT, WAY_BACK, Note, Workload
+from norn.adapters.kubernetes.workload import DIRECT, WAY_BACK, Note, Workload, annotate
 from norn.domain.images import Image
 from norn.domain.ports import Direct, Output, Switch
 from norn.errors import NothingToRollBackTo, NotPossible
+
+_KEPT = 10
+"""So many are kept until a server takes them into the history: an annotation has no room without end."""
+
+
+async def forget_direct(cluster: Cluster, mirror: Mirror, app: str, operation_id: str) -> None:
+    """Remove the note of one that is in the history. Where another one is made meanwhile the next look finds both."""
+    obj = await mirror.refresh(app)
+    if obj is None or not (operations := without_direct(Workload(obj), operation_id)):
+        return
+    with contextlib.suppress(PatchTestFailed):
+        await cluster.json_patch(Deployment, app, operations)
+    await mirror.refresh(app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +73,66 @@ def plan_direct(workload: Workload) -> DirectPlan:
 
 
 def read_direct(workload: Workload) -> Direct | None:
-    """The note that such a rollback leaves; None where there is none, or nobody can make sense of it."""
+    """The first of such rollbacks that no server has taken in yet; None where there is none."""
+    return next(iter(_read(workload)), None)
+
+
+def _read(workload: Workload) -> list[Direct]:
+    """The notes that they leave, oldest first; none where another change came after them, or they make no sense."""
     change = workload.change
     try:
-        value = json.loads(workload.annotations.get(DIRECT) or "null")
-        if value is None or change is None or value["id"] != change.deployment_id:
-            return None
-        return Direct(
-            str(value["id"]),
-            str(value["by"]),
-            str(value["reason"]),
-            Image(change.image_tag, change.digest, ""),
-            str(value["target"]),
-            str(value["from"]),
-            str(value["fromImageTag"]),
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
+        notes = json.loads(workload.annotations.get(DIRECT) or "[]")
+        if isinstance(notes, dict):  # as it was once: the last one alone, without what the change itself says
+            notes = [{"imageTag": change.image_tag, "digest": change.digest} | notes] if change is not None else []
+        if not notes or change is None or notes[-1]["id"] != change.deployment_id:
+            return []
+        return [
+            Direct(
+                str(note["id"]),
+                str(note["by"]),
+                str(note["reason"]),
+                Image(str(note["imageTag"]), str(note["digest"]), ""),
+                str(note["target"]),
+                str(note["from"]),
+                str(note["fromImageTag"]),
+            )
+            for note in notes
+        ]
+    except (ValueError, TypeError, LookupError):
+        return []
+
+
+def _written(made: Sequence[Direct]) -> str | None:
+    """The last of them; None where there are none."""
+    notes = [
+        {
+            "id": one.id,
+            "by": one.by,
+            "reason": one.reason,
+            "imageTag": one.image.tag,
+            "digest": one.image.digest,
+            "target": one.target_deployment_id,
+            "from": one.from_deployment_id,
+            "fromImageTag": one.from_image_tag,
+        }
+        for one in made[-_KEPT:]
+    ]
+    return json.dumps(notes, separators=(",", ":")) if notes else None
+
+
+def with_direct(workload: Workload, made: Direct) -> str | None:
+    """The notes, with one more."""
+    return _written([*_read(workload), made])
+
+
+def without_direct(workload: Workload, operation_id: str) -> list[Object]:
+    """Operations that remove the note of one that is in the history; only if nobody has made another one meanwhile."""
+    text = workload.annotations.get(DIRECT)
+    if text is None:
+        return []
+    left = _written([made for made in _read(workload) if made.id != operation_id])
+    path = f"/metadata/annotations/{DIRECT.replace('/', '~1')}"
+    return [{"op": "test", "path": path, "value": text}, *annotate(workload, {DIRECT: left})]
 
 
 class DirectRollback:
@@ -108,23 +166,18 @@ class DirectRollback:
         """The same patch and the same watch as a server's. Raises Paused, RolloutFailed, RuntimeUnavailable."""
         app, target = plan.workload.name, plan.target
         live = plan.workload.live
-        note = {
-            "id": operation_id,
-            "by": by,
-            "reason": reason,
-            "target": target.deployment_id,
-            "from": live.deployment_id if live is not None and not plan.undoes else "",
-            "fromImageTag": plan.from_image,
-        }
-        more: dict[str, str | None] = {DIRECT: json.dumps(note, separators=(",", ":"))}
+        image = Image(target.image_tag, target.digest, "")
+        comes_from = live.deployment_id if live is not None and not plan.undoes else ""
+        made = Direct(operation_id, by, reason, image, target.deployment_id, comes_from, plan.from_image)
+        more: dict[str, str | None] = {}
         if not plan.undoes:
             more[WAY_BACK] = None  # going back again would come here
-        image = Image(target.image_tag, target.digest, "")
         switch = Switch(app, operation_id, image, {"containers": dict(target.containers)}, resume=resume)
 
         def refuse(workload: Workload) -> None:
             if workload.paused and not resume:
                 raise paused(app)
+            more[DIRECT] = with_direct(workload, made)  # of what is there at this attempt
 
         self._mirror.start()
         try:

@@ -12,7 +12,7 @@ from norn.adapters.kubernetes.adoption import plan_adoption
 from norn.adapters.kubernetes.changes import Changes, paused, refuse_unseen
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.configuration import declared_shape, shape_of, texts_of
-from norn.adapters.kubernetes.direct import read_direct
+from norn.adapters.kubernetes.direct import forget_direct, read_direct
 from norn.adapters.kubernetes.halts import Halts
 from norn.adapters.kubernetes.health import ask_pods
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
@@ -30,7 +30,6 @@ from norn.adapters.kubernetes.resources import Deployment, Object, Pod, Secret, 
 from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.workload import (
     DEPLOYMENT,
-    DIRECT,
     WAY_BACK,
     Note,
     Workload,
@@ -341,8 +340,8 @@ class KubernetesRuntime:
         workload = await self._workload(app)
         return read_direct(workload) if workload is not None else None
 
-    async def forget_direct(self, app: str) -> None:
-        await self._changes.note(app, {DIRECT: None})
+    async def forget_direct(self, app: str, operation_id: str) -> None:
+        await forget_direct(self._cluster, self._mirror, app, operation_id)
 
     # ---- jobs, logs ----------------------------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ class LocalRuntime:
         """None: without its server nothing can be changed here."""
         return None
 
-    async def forget_direct(self, app: str) -> None:
+    async def forget_direct(self, app: str, operation_id: str) -> None:
         """There is none."""
 
     async def preflight(self, spec: Infraspec, *, force: bool) -> None:

@@ -328,10 +328,10 @@ class Runtime(Protocol):
         ...
 
     async def direct(self, app: str) -> Direct | None:
-        """A rollback that was made without a server and is not in the history yet."""
+        """The first rollback that was made without a server and is not in the history yet."""
         ...
 
-    async def forget_direct(self, app: str) -> None:
+    async def forget_direct(self, app: str, operation_id: str) -> None:
         """It is in the history by now."""
         ...
 
