@@ -36,6 +36,7 @@ _REQUEST_S = 5.0
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0)
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _TEST_FAILED = 422
+_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 REFUSED_S = 15.0
 """How long a refusal is tried again where it may pass."""
 _PROXY_BYTES = 16_384
@@ -84,11 +85,11 @@ def load_config(context: str | None, environment: Mapping[str, str] = os.environ
     named = [path for path in environment.get("KUBECONFIG", "").split(os.pathsep) if path]
     try:
         if not named and (Path(SERVICE_ACCOUNT) / "token").exists():
-            config = KubeConfig.from_service_account()
+            config = KubeConfig.from_service_account(SERVICE_ACCOUNT)
         else:
             config = _merged([Path(path) for path in named] or [Path("~/.kube/config").expanduser()])
         found = config.get(context)
-    except (ConfigError, KeyError, OSError, yaml.YAMLError, TypeError, ValueError) as error:
+    except (ConfigError, LookupError, OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         raise SettingInvalid(
             f"The kubeconfig cannot be used: {error}.",
             hint="Look at KUBECONFIG and NORN_KUBE_CONTEXT; `kubectl config get-contexts` lists the contexts.",
@@ -114,10 +115,20 @@ def _merged(paths: Sequence[Path]) -> KubeConfig:
         whole["current-context"] = whole["current-context"] or document.get("current-context")
         for part in ("clusters", "contexts", "users"):
             known = {entry["name"] for entry in whole.setdefault(part, [])}
-            whole[part] += [entry for entry in document.get(part) or () if entry["name"] not in known]
+            new = [entry for entry in document.get(part) or () if entry["name"] not in known]
+            whole[part] += [_beside(path, entry) for entry in new]
     if first is None:
         raise ConfigError(f"there is no {' or '.join(map(str, paths))}")
     return KubeConfig.from_dict(whole, fname=first)
+
+
+def _beside(path: Path, entry: Object) -> Object:
+    """With the files that it names where they are for kubectl: relative to the file in which it stands."""
+    for body in (entry.get("cluster") or {}, entry.get("user") or {}):
+        for name in _FILES:
+            if body.get(name):
+                body[name] = str(path.absolute().parent / body[name])
+    return entry
 
 
 class Cluster:
