@@ -286,8 +286,8 @@ class KubernetesRuntime:
     async def put_back(self, app: str, deployment_id: str, previous: Recorded | None, output: Output) -> None:
         """What was live before, its template included, where the change of `deployment_id` is what was accepted last.
 
-        A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is. Raises RolloutFailed where
-        that is put back, and does not become healthy either.
+        A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is. Raises RolloutFailed
+        where what is put back does not become healthy either.
         """
         obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
         if obj is None:

@@ -312,7 +312,7 @@ class Runtime(Protocol):
     async def put_back(self, app: str, deployment_id: str, previous: Workload | None, output: Output) -> None:
         """Undo the change of `deployment_id` where it is not live yet: what is live stays live, alone.
 
-        `previous` is what `workload` said before the change. Raises RolloutFailed where what is put back is ill as well.
+        `previous` is what `workload` said before the change. Raises RolloutFailed where that is ill as well.
         """
         ...
 
