@@ -418,7 +418,7 @@ def test_what_is_different_about_the_way_it_is_run_is_named(server: NornServer, 
     steps = server.operation(server.history("probed")[0]["id"])["steps"]
     foreseen = next(step["output"] for step in steps if step["step"] == "migrate")
     assert "unsafe template_incompatible" in foreseen, "before anything is switched"
-    assert "env COLOUR changed" in foreseen
+    assert "env COLOUR, infraspec healthcheck changed" in foreseen
     findings = {each["code"]: each for each in server.norn("rollback", "probed").json()["verdict"]["findings"]}
     probes = [f"{kind}Probe of probed" for kind in ("liveness", "readiness", "startup")]
     assert findings["template_incompatible"]["different"] == probes

@@ -197,7 +197,13 @@ async def test_a_way_out_does_not_say_that_it_loses_no_rows_where_that_is_not_kn
     with_database(world, command=None)
     world.ledgers = [Ledger("Alembic", "v", ("b",))]
     was_live = world.history[1].live_from
-    taken = {"name": "shop_2_x.dump", "taken_at": was_live, "operation_id": "d2", "kept": False, "verified_at": None}
+    taken: dict[str, Any] = {
+        "name": "shop_2_x.dump",
+        "taken_at": was_live,
+        "operation_id": "d2",
+        "kept": False,
+        "verified_at": None,
+    }
     world.stored, world.history = [taken], [replace(world.history[0], snapshot=taken["name"]), world.history[1]]
     restore, _ = (await world.findings())["revision_unknown"].ways
     assert restore.text.endswith("It loses what was written since (how many rows is not known).")
@@ -212,7 +218,13 @@ async def test_the_database_that_is_looked_at_is_the_one_whose_url_stays(world: 
     assert found["configuration_changed"].facts["changed"] == ["infraspec postgres url"]
 
 
-async def test_what_is_about_to_be_deployed_is_judged_by_its_own_template(world: World) -> None:
+async def test_what_is_about_to_be_deployed_is_judged_by_its_own_template(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def workload(_app: str) -> Mapping[str, Any]:
+        return {"of": "what is still live"}
+
+    monkeypatch.setattr(world, "workload", workload)
     changed = replace(world.template, port=81, env={"A": "2"})
     world.history = [replace(world.history[0], template=changed.to_json()), world.history[1]]
     found = await world.findings(foreseen=True)
