@@ -45,16 +45,17 @@ def compare_routines(before: Structure, after: Structure, *, same_database: bool
 
 def _overloaded(before: Structure, after: Structure, by_oid: Mapping[int | None, CatalogEntry]) -> Iterator[Change]:
     """New ones that a call of an old one may go to, or that leave it open which of them is meant."""
-    known = {entry.name for entry in before.of_kinds(ROUTINES)}
-    moved = {by_oid[entry.oid].name for entry in before.of_kinds(ROUTINES) if entry.oid in by_oid}
-    old_ones: dict[str, list[CatalogEntry]] = defaultdict(list)
-    for entry in before.of_kinds(ROUTINES):
-        old_ones[facts_of(entry).get("name", "")].append(entry)
-    for new in after.of_kinds(ROUTINES):
-        if new.name in known or new.name in moved:
+    now, routines = after.named(*ROUTINES), before.of_kinds(ROUTINES)
+    known = {entry.name for entry in routines} | {by_oid[entry.oid].name for entry in routines if entry.oid in by_oid}
+    still: dict[str, list[CatalogEntry]] = defaultdict(list)
+    for entry in routines:
+        if entry.name in now:
+            still[facts_of(entry).get("name", entry.name)].append(entry)
+    for new in now.values():
+        if new.name in known:
             continue
-        for old in old_ones.get(facts_of(new).get("name", ""), ()):
-            if after.named(*ROUTINES).get(old.name) is not None and _alike(old, new):
+        for old in still.get(facts_of(new).get("name", new.name), ()):
+            if _alike(old, new):
                 yield Change(
                     "function_changed",
                     Effect.CHANGES_MEANING,

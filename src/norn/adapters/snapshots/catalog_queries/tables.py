@@ -155,10 +155,11 @@ SELECT 'index', format('%I.%I', n.nspname, x.relname),
                          JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
                         WHERE u.place <= i.indnkeyatts AND u.attnum > 0),
            -- Where `a` and `A` may be the same: by name, of each key.
-           'collations', (SELECT json_agg(l.collname ORDER BY u.place)
-                            FROM unnest(i.indcollation::oid[]) WITH ORDINALITY AS u(id, place)
-                            LEFT JOIN pg_collation AS l ON l.oid = u.id AND NOT l.collisdeterministic
-                          HAVING count(l.oid) > 0),
+           'collations', CASE WHEN EXISTS (SELECT FROM pg_collation AS o WHERE NOT o.collisdeterministic) THEN
+               (SELECT json_agg(l.collname ORDER BY u.place)
+                  FROM unnest(i.indcollation::oid[]) WITH ORDINALITY AS u(id, place)
+                  LEFT JOIN pg_collation AS l ON l.oid = u.id AND NOT l.collisdeterministic
+                HAVING count(l.oid) > 0) END,
            'expressions', i.indexprs IS NOT NULL, 'where', pg_get_expr(i.indpred, i.indrelid),
            'nullsNotDistinct', coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false))::text
   FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
