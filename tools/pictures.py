@@ -107,8 +107,9 @@ def take(browser: Browser, server: NornServer) -> None:
 
 
 def save(png: bytes, to: Path) -> None:
-    """With few colours: flat pages need no more, and the repository stays small."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    """With few colours: flat pages need no more, and the repository stays small. None is far from what it was."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     picture.save(to, optimize=True)
 
 
