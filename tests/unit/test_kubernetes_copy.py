@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from norn.adapters.kubernetes import client, rollouts
+from norn.adapters.kubernetes import client, jobs, rollouts
 from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.jobs import JobRun
 from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment, Kind, Object, Pod, ReplicaSet, name_of
+from norn.adapters.kubernetes.resources import Deployment, Job, Kind, Object, Pod, ReplicaSet, name_of
 from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.runtime import KubernetesRuntime
 from norn.adapters.kubernetes.workload import Note, Workload
@@ -91,6 +92,12 @@ class FakeCluster(Cluster):
         self.lists += 1
         self.meanwhile()
         return self.objects.get(kind, [])
+
+    async def create(self, obj: Object, kind: Kind) -> Object | None:
+        return obj
+
+    async def delete(self, kind: Kind, name: str) -> None:
+        self.objects[Pod] = []
 
     @property
     def client(self) -> Any:
@@ -247,3 +254,22 @@ async def test_another_refusal_is_said_at_once() -> None:
     with pytest.raises(ClusterRefused):
         async with asyncio.timeout(2):
             await cluster.patiently(lambda: cluster.get(Deployment, "web"), allowed=True)
+
+
+async def unread(*refused: Any, **_more: Any) -> AsyncIterator[str]:
+    if refused:
+        raise FORBIDDEN
+    yield ""
+
+
+async def test_a_job_is_followed_to_its_end_through_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "container_lines", unread)
+    ended = {"name": "migrate", "state": {"terminated": {"exitCode": 0}}}
+    pod = {"metadata": {"name": "job-a"}, "spec": {"containers": [{"name": "migrate"}]},
+           "status": {"containerStatuses": [ended]}}  # fmt: skip
+    cluster = FakeCluster(FORBIDDEN, FORBIDDEN)
+    job = {"metadata": {"name": "job"}}
+    cluster.objects |= {Job: [job], Pod: [pod]}
+    printed: list[str] = []
+    await JobRun(cluster, job, printed.append).run()
+    assert printed == ["[the end of its log could not be read]\n"]
