@@ -10,10 +10,13 @@ import pytest
 import structlog
 
 from norn.bootstrap.server import Server
+from norn.domain.audit import Entry, Outcome
 from norn.domain.operations import OperationKind
 from norn.domain.scrubbing import MARK
 from norn.errors import DatabaseUnavailable, NotAllowed, NotFound
+from norn.operations.app_secrets import set_secret
 from norn.operations.known import KnownSecrets, renew, scrubber_of
+from norn.operations.services import Caller
 
 PASSWORD, URL, SECRET = "of-the-database", "postgresql://ada@db/shop-of-ada", "of-the-mail-server"
 
@@ -113,3 +116,28 @@ async def test_a_rollback_does_not_wait_for_places_that_do_not_answer() -> None:
     async with asyncio.timeout(30):
         scrubber = await scrubber_of(cast("Any", places), going_back)
     assert scrubber.text("norns-own") == MARK
+
+
+async def test_why_a_secret_could_not_be_set_is_written_down_without_its_value() -> None:
+    written: list[Entry] = []
+
+    class Refusing(Places):
+        """Keeps nothing, and repeats what it was to keep."""
+
+        async def app(self, app: str) -> Any:
+            return SimpleNamespace(name=app)
+
+        async def set(self, _app: str, _name: str, value: str) -> None:
+            raise DatabaseUnavailable(f"It does not take {value}.")
+
+        async def record(self, entry: Entry) -> None:
+            written.append(entry)
+
+    places = cast("Any", Refusing())
+    places.store = SimpleNamespace(audit=places)
+    with pytest.raises(DatabaseUnavailable):
+        await set_secret(places, "shop", "KEY", SECRET, Caller("ada"))
+    assert [(entry.outcome, entry.reason) for entry in written] == [
+        (Outcome.ACCEPTED, ""),
+        (Outcome.FAILED, f"It does not take {MARK}."),
+    ]

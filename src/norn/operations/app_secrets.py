@@ -34,6 +34,7 @@ async def _noted(services: Services, caller: Caller, action: str, app: str, name
     try:
         await change
     except NornError as error:
-        await record(services, caller, action, name, Outcome.FAILED, app=app, reason=error.message)
+        reason = services.known.of(app).text(error.message)
+        await record(services, caller, action, name, Outcome.FAILED, app=app, reason=reason)
         raise
     await record(services, caller, action, name, Outcome.DONE, app=app)  # what was found out before is old now
