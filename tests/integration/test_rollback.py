@@ -115,3 +115,17 @@ def test_a_dry_run_that_finds_all_as_it_was_to_be_does_not_take_the_key(norn: No
     app.deploy("two")
     taken = norn.api("POST", "/api/apps/rehearsed/rollback", {"imageTag": one}, Idempotency_Key="rehearsed-1")
     assert (taken.status, norn.ended(taken.body["id"])["status"], app.get()) == (202, "succeeded", "one")
+
+
+def test_asking_for_what_is_live_stops_a_rollback_that_is_leaving_it(norn: NornServer) -> None:
+    app = App(norn, "second-thoughts")
+    hangs = 'while os.path.exists(os.environ["HOME"] + "/hangs"): time.sleep(0.05)'
+    app.deploy("one", extra=hangs)
+    two = app.deploy("two")
+    (app.home / "hangs").touch()
+    leaving = norn.api("POST", "/api/apps/second-thoughts/rollback").body["id"]
+    norn.step_begun(leaving, "rollout")
+    stays = norn.api("POST", "/api/apps/second-thoughts/rollback", {"imageTag": two})
+    assert (stays.status, stays.body["unchanged"]) == (202, False)
+    assert norn.ended(stays.body["id"])["status"] == "succeeded"
+    assert (norn.operation(leaving)["status"], app.get()) == ("cancelled", "two")

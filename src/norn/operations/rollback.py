@@ -72,7 +72,8 @@ class RollbackSteps:
             return
         live = await live_version(self._services, run.app)
         own = await self.own(run)
-        retargets = run.operation.params["ensure"] and not run.operation.params.get("withData")
+        params = run.operation.params
+        retargets = params["ensure"] and not params["explicit"] and not params.get("withData")
         if retargets and live is not None and live.digest != own.digest:
             choice = await find_target(self._services, run.app, live)
             if isinstance(choice, NoTarget):

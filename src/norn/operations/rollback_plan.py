@@ -34,6 +34,8 @@ from norn.operations.services import Caller, Services, accepting, answer_again, 
 from norn.operations.versions import find_target, find_version, live_version
 from norn.operations.way_back import WayBack, back_without_data, find_way_back
 
+_CHANGES = (OperationKind.DEPLOY, OperationKind.ROLLBACK)
+"""What is about to replace what is live, as long as it is not committed."""
 _LOOKS = 5
 """How often a request looks again when what is live changes under its eyes."""
 
@@ -224,7 +226,10 @@ async def _plan(services: Services, app: str, request: RollbackRequest, seen: _L
     if seen.named is not None:
         chosen, doubts = seen.named
         target = targets.named_target(chosen, request.version or "", live, now)
-        return Plan(target, live, verdict_of((*target.findings, *doubts, *found)), tuple(stop), at=now)
+        leaving = any(one.kind in _CHANGES and not one.committed for one in stop)
+        stays = leaving and live is not None and chosen.digest == live.digest
+        verdict = verdict_of((*target.findings, *doubts, *found))
+        return Plan(target, live, verdict, tuple(stop), ensure=stays, at=None if stays else now)
     if request.restore_snapshot and not request.further:
         alone = await back_without_data(services, live, stop)
         if alone is not None:
