@@ -16,6 +16,12 @@ DONE = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is configured for this test's standard error would outlive it."""
+    monkeypatch.setattr(program, "configure_logging", lambda: None)
+
+
 async def done(*_arguments: Any, **_more: Any) -> dict[str, Any]:
     return DONE
 
