@@ -60,6 +60,9 @@ SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHE
     mine=mine("pg_class", "c"),
 )
 
+# PostgreSQL since 15.20 counts the changes of a column there; pg_dump leaves that out, too.
+_COLUMN_OPTIONS: LiteralString = "ARRAY(SELECT o FROM unnest(a.attoptions) AS o WHERE NOT starts_with(o, 'pg_attver='))"
+
 _COLUMNS = sql.SQL("""
 SELECT 'column', format('%I.%I.%I', n.nspname, c.relname, a.attname),
        concat_ws(' ',
@@ -105,7 +108,10 @@ SELECT 'columns', format('%I.%I', n.nspname, c.relname),
  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND {ours} AND {mine}
  GROUP BY n.nspname, c.relname, c.oid
 """).format(
-    options=in_order("a.attoptions"), foreign_options=in_order("a.attfdwoptions"), ours=OURS, mine=mine("pg_class", "c")
+    options=in_order(_COLUMN_OPTIONS),
+    foreign_options=in_order("a.attfdwoptions"),
+    ours=OURS,
+    mine=mine("pg_class", "c"),
 )
 
 # A foreign key to or on a partitioned table has more of its kind at the partitions, which follow from it and get new
