@@ -57,11 +57,16 @@ class Changes:
         return Workload(obj)
 
     async def _patch(self, workload: Workload, operations: Sequence[Object]) -> None:
+        """Change what runs."""
+        obj = await self._patched(workload, operations)
+        log.info("patch_accepted", app=workload.name, operation=annotations_of(obj).get(DEPLOYMENT))
+
+    async def _patched(self, workload: Workload, operations: Sequence[Object]) -> Object:
         obj = await self._cluster.json_patch(Deployment, workload.name, operations)
         if obj is None:
             raise nothing_there(workload.name)
-        log.info("patch_accepted", app=workload.name, operation=annotations_of(obj).get(DEPLOYMENT))
         self._mirror.deployments.put(obj)
+        return obj
 
     # ---- the image alone -----------------------------------------------------------------------------------------
 
@@ -247,7 +252,7 @@ class Changes:
                 version = workload.obj["metadata"]["resourceVersion"]  # nothing else to go by where it is not Norn's
                 seen = unchanged_since(workload) or [_test("/metadata/resourceVersion", version)]
                 try:
-                    await self._patch(workload, seen + annotate(workload, values))
+                    await self._patched(workload, seen + annotate(workload, values))
                 except PatchTestFailed:
                     continue
                 return True
