@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import structlog
 from tests.unit.test_kubernetes_objects import ONE, TWO, applied, deployment, note
 
 from norn.adapters.kubernetes.changes import Changes, refuse_unseen
@@ -269,3 +270,12 @@ async def test_the_way_back_is_noted_only_for_what_it_leads_back_from(
     board.set(**{"way-back": note(ONE, "a").to_text()})
     await KubernetesRuntime(board.cluster, nothing).note_way_back("web", back_from, None)
     assert (board.web.way_back is not None) == stays
+
+
+# ---- the log -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_note_is_no_patch_that_was_accepted(board: Board) -> None:
+    with structlog.testing.capture_logs() as said:
+        assert await board.changes.note("web", {"norn.dev/way-back": "b"})
+    assert said == []
