@@ -21,8 +21,11 @@ async def wait_set(event: asyncio.Event, at_most_s: float) -> bool:
     return event.is_set()
 
 
-async def with_pauses(items: AsyncGenerator[_T, None], pause_s: float) -> AsyncIterator[_T | None]:
-    """The items as they come, and None whenever none has come for so many seconds."""
+async def with_pauses(items: AsyncGenerator[_T, None], pause_s: float) -> AsyncGenerator[_T | None, None]:
+    """The items as they come, and None whenever none has come for so many seconds.
+
+    Not a time-out, which before Python 3.13 cancels what comes next when an item comes in the same moment.
+    """
     coming: asyncio.Task[_T] | None = None
     try:
         while True:

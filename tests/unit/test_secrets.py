@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from norn.adapters.secrets import MAX_BYTES, SecretFiles
+from norn.adapters.secrets import SecretFiles
+from norn.domain.secrets import MAX_BYTES
 from norn.errors import Invalid, UnknownSecret
 
 

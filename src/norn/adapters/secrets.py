@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from norn.domain.secrets import MAX_BYTES, NAME, check_name, check_value
+from norn.domain.secrets import NAME, check_name, check_value
 from norn.errors import Invalid, UnknownSecret
 
 _APP = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
@@ -69,6 +69,3 @@ class SecretFiles:
         except FileNotFoundError as error:
             known = ", ".join(await self.names(app)) or "none"
             raise UnknownSecret(f"{app} has no secret {name!r}.", hint=f"There are: {known}.") from error
-
-
-__all__ = ["MAX_BYTES", "SecretFiles", "check_name", "check_value", "keep"]

@@ -140,6 +140,16 @@ class Refuse:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The request that an Idempotency-Key came with, and the operation that it was answered with."""
+
+    request_hash: str
+    operation_id: str
+    unchanged: bool
+    """The request did not make it."""
+
+
 Admission = Accept | Answer | Refuse
 
 

@@ -19,7 +19,7 @@ from norn.domain.claims import Beat, Begun, Claim
 from norn.domain.configuration import Digests
 from norn.domain.deployments import Deployment, rfc3339
 from norn.domain.health import HealthCheck
-from norn.domain.operations import Operation, OperationKind, OperationStatus, StepStatus
+from norn.domain.operations import Operation, OperationKind, OperationStatus, Remembered, StepStatus
 from norn.domain.ports.audit import Audit
 from norn.domain.ports.runtimes import Health
 from norn.domain.retention import BuiltImages
@@ -102,16 +102,6 @@ class AppState:
     now: datetime
     change: tuple[str, bool]
     """As `Store.newest_change`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """The request that an Idempotency-Key came with, and the operation that it was answered with."""
-
-    request_hash: str
-    operation_id: str
-    unchanged: bool
-    """The request did not make it."""
 
 
 class Changed(Exception):

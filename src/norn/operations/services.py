@@ -15,7 +15,7 @@ import structlog
 from norn.domain.access import Grant
 from norn.domain.audit import Asked, Entry, Outcome, Who
 from norn.domain.claims import Worker
-from norn.domain.operations import Accept, Operation, OperationKind, Refuse, admit
+from norn.domain.operations import Accept, Operation, OperationKind, Refuse, Remembered, admit
 from norn.domain.ports import (
     Databases,
     Dependencies,
@@ -28,7 +28,7 @@ from norn.domain.ports import (
     Source,
     Verification,
 )
-from norn.domain.store import Accepting, AppState, Remembered, Store
+from norn.domain.store import Accepting, AppState, Store
 from norn.domain.targets import Question
 from norn.domain.verdict import Finding, Level
 from norn.errors import Busy, DatabaseUnavailable, IdempotencyKeyReused, NornError

@@ -130,7 +130,7 @@ class Changes:
                     return
                 except PatchTestFailed:
                     continue
-            raise Busy(f"Somebody else changes {release.app} all the time.", hint="Look for another deploy tool.")
+            raise _always_changed(release.app)
 
         await self._cluster.patiently(attempt)
 
@@ -158,7 +158,7 @@ class Changes:
                         refuse_foreign(release, conflict)
                         force = True
             else:
-                raise Busy(f"Somebody else changes {release.app} all the time.", hint="Look for another deploy tool.")
+                raise _always_changed(release.app)
             replicas = release.template.replicas
             # Sent once, by a patch of its own: a crash in between finds an object that nothing has rolled out on.
             new = before is None or LIVE not in Workload(before).annotations
@@ -210,7 +210,7 @@ class Changes:
                     return
                 except PatchTestFailed:
                     continue
-            raise Busy(f"Somebody else changes {app} all the time.", hint="Look for another deploy tool.")
+            raise _always_changed(app)
 
         await self._cluster.patiently(attempt)
 
@@ -256,7 +256,7 @@ class Changes:
                 except PatchTestFailed:
                     continue
                 return True
-            raise Busy(f"Somebody else changes {app} all the time.", hint="Look for another deploy tool.")
+            raise _always_changed(app)
 
         return await self._cluster.patiently(attempt)
 
@@ -365,6 +365,10 @@ def paused(app: str) -> Paused:
         hint=f"`norn rollback {app} --resume` lets them go on with the rollback; "
         f"`kubectl rollout resume deployment/{app}` as they are.",
     )
+
+
+def _always_changed(app: str) -> Busy:
+    return Busy(f"Somebody else changes {app} all the time.", hint="Look for another deploy tool.")
 
 
 def superseded(workload: Workload) -> RolloutFailed:

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import cast
 
 from norn.adapters.kubernetes.client import Cluster, translated
 from norn.adapters.kubernetes.pods import newest_replica_set, pods_of
@@ -15,6 +17,7 @@ from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Object, name_of
 from norn.adapters.kubernetes.workload import Workload
 from norn.errors import ClusterRefused, NornError, RuntimeUnavailable
+from norn.waiting import with_pauses
 
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT")
 _AGAIN_S = 1.0
@@ -55,7 +58,7 @@ async def container_lines(
                     timestamps=True,
                     newlines=False,
                 )
-                async for line in _until_silent(aiter(lines)):
+                async for line in _until_silent(cast("AsyncGenerator[str, None]", lines)):
                     stamp, _, text = line.partition(" ")
                     if _STAMP.match(stamp) and stamp > read.last:  # else the kubelet speaks, of a log long gone
                         read.last, read.at = stamp, time.monotonic()
@@ -73,28 +76,13 @@ async def container_lines(
         await asyncio.sleep(_AGAIN_S)
 
 
-async def _until_silent(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _until_silent(lines: AsyncGenerator[str, None]) -> AsyncIterator[str]:
     """The lines, until there are no more or none has come for a while."""
-    # Not a time-out, which before Python 3.13 cancels what comes next when a line comes in the same moment.
-    coming: asyncio.Task[str] | None = None
-    try:
-        while True:
-            coming = asyncio.create_task(_next(lines))
-            done, _ = await asyncio.wait({coming}, timeout=_SILENCE_S)
-            if not done:
+    async with aclosing(with_pauses(lines, _SILENCE_S)) as heard:
+        async for line in heard:
+            if line is None:
                 return
-            yield coming.result()
-    except StopAsyncIteration:
-        return
-    finally:
-        if coming is not None and not coming.done():
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        await lines.aclose()  # type: ignore[attr-defined]
-
-
-async def _next(lines: AsyncIterator[str]) -> str:
-    return await anext(lines)
+            yield line
 
 
 async def app_lines(

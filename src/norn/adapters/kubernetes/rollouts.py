@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from norn.adapters.kubernetes.changes import superseded
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Refusals, translated
 from norn.adapters.kubernetes.pods import (
     Mark,
@@ -138,11 +139,7 @@ class RolloutWatch:
 
     def _refuse_others(self, workload: Workload) -> None:
         if workload.annotations.get(DEPLOYMENT) != self._change_id or workload.change is None:
-            raise RolloutFailed(
-                f"Another change of {self._app} was accepted since ({workload.annotations.get(DEPLOYMENT)}).",
-                reason="superseded",
-                hint=f"`norn status {self._app}` shows what is live.",
-            )
+            raise superseded(workload)
         self._note = workload.change
         if not workload.runs(workload.change):
             now = ", ".join(workload.images(list(workload.change.containers)).values())

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
 from norn.adapters.kubernetes.manifests import app_secret, secret
 from norn.adapters.kubernetes.resources import Secret
-from norn.adapters.secrets import check_name, check_value
+from norn.domain.secrets import check_name, check_value
 from norn.errors import ClusterRefused, NotAllowed, UnknownSecret
 
 _FORBIDDEN = 403

@@ -37,11 +37,11 @@ from norn.domain.audit import Who
 from norn.domain.claims import Beat, Claim
 from norn.domain.deployments import Deployment
 from norn.domain.health import HealthCheck
-from norn.domain.operations import Operation
+from norn.domain.operations import Operation, Remembered
 from norn.domain.ports import Health
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.domain.servers import ServerSeen, StaleLease
-from norn.domain.store import AppState, Changed, Event, Quarantine, Remembered, Restore
+from norn.domain.store import AppState, Changed, Event, Quarantine, Restore
 from norn.domain.surroundings import Noted, Surroundings
 from norn.errors import DatabaseUnavailable, LeaseLost
 
