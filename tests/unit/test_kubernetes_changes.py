@@ -12,8 +12,9 @@ import pytest
 import structlog
 from tests.unit.test_kubernetes_objects import ONE, TWO, applied, deployment, note
 
-from norn.adapters.kubernetes.changes import Changes, refuse_unseen
+from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import Cluster, Conflict, PatchTestFailed
+from norn.adapters.kubernetes.preconditions import refuse_unseen
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object, Service
 from norn.adapters.kubernetes.runtime import KubernetesRuntime

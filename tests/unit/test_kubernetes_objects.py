@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 
-from norn.adapters.kubernetes.changes import images_for, refuse_unseen
 from norn.adapters.kubernetes.direct import plan_direct, read_direct, with_direct, without_direct
 from norn.adapters.kubernetes.manifests import job
+from norn.adapters.kubernetes.patches import image_patch, made_live
 from norn.adapters.kubernetes.pods import Mark, pod_state, rollout_state, running_digests
+from norn.adapters.kubernetes.preconditions import images_for, refuse_unseen
 from norn.adapters.kubernetes.workload import (
     Note,
     Workload,
     digest_of,
-    image_patch,
     live_of,
-    made_live,
     main_container,
     reference_of,
     repository_of,

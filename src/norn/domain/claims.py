@@ -15,6 +15,7 @@ class Claim:
 
     operation: Operation
     fence: int
+    """Higher than that of every earlier claim, of this operation and of all others of the app."""
     state: dict[str, Any]
     undoing: bool
 

@@ -69,7 +69,7 @@ def adopt_procedure(services: Services) -> Procedure:
 
     async def adopt(run: Run) -> None:
         """Write Norn's notes on the object, and what runs into the history."""
-        image = await services.runtime.adopt(run.app, run.id, run.operation.params["container"])
+        image = await services.runtime.adopt(run.app, run.turn, run.operation.params["container"])
         async with run.transaction() as transaction:
             await transaction.update_deployment(image_tag=image.tag, digest=image.digest)
             await rollouts.rolled_out(run, services, transaction)

@@ -315,7 +315,7 @@ class DeploySteps:
             await note_health_before(run, self._services)
             await run.checkpoint(previous=await rollouts.remembered(self._services, run.app, live))
         force = bool(run.operation.params["force"])
-        await self._services.runtime.apply(Release(run.app, run.id, image, template, force=force))
+        await self._services.runtime.apply(Release(run.app, run.id, image, template, force=force), run.turn)
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)
         await rollouts.see_through(run, self._services, image, template.rollout_timeout_s)

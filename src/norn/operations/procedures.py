@@ -9,6 +9,7 @@ from typing import Any
 
 from norn.domain.claims import Claim
 from norn.domain.operations import Operation, OperationStatus
+from norn.domain.ports import Turn
 from norn.domain.scrubbing import NOTHING
 from norn.domain.store import Fenced, Store
 from norn.operations.output import StepOutput
@@ -52,6 +53,16 @@ class Run:
     @property
     def app(self) -> str:
         return self._claim.operation.app
+
+    @property
+    def turn(self) -> Turn:
+        """What a runtime is told with each change."""
+        return Turn(self.id, self._claim.fence, self.confirm)
+
+    async def confirm(self) -> None:
+        """Raises LeaseLost once another server has taken over."""
+        async with self.transaction():
+            pass
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Fenced]:

@@ -31,16 +31,16 @@ def restart_procedure(services: Services) -> Procedure:
     async def restart(run: Run) -> None:
         if "workload" not in run.state:
             await run.checkpoint(workload=dict(await services.runtime.workload(run.app)))
-        await services.runtime.restart(run.app, run.id)
+        await services.runtime.restart(run.app, run.turn)
         async with run.transaction() as transaction:
             await transaction.mark(accepted=True)
 
     async def rollout(run: Run) -> None:
-        await services.runtime.watch(run.app, run.id, _TIMEOUT_S, run.output.write)
+        await services.runtime.watch(run.app, run.id, run.turn, _TIMEOUT_S, run.output.write)
         live = await live_version(services, run.app)
         run.output.line(f"{live.image_tag if live else 'nothing'} runs anew")
 
     async def put_back(run: Run) -> None:
-        await services.runtime.put_back(run.app, run.id, run.state.get("workload"), run.output.write)
+        await services.runtime.put_back(run.app, run.turn, run.state.get("workload"), run.output.write)
 
     return Procedure((Step("restart", restart, undo=put_back), Step("rollout", rollout)))

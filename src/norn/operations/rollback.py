@@ -174,10 +174,10 @@ class RollbackSteps:
                 expected_digest=digest,
                 expected_tag=tag,
             )
-            await self._services.runtime.apply(release)
+            await self._services.runtime.apply(release, run.turn)
         else:
             switch = Switch(run.app, run.id, image, workload, digest, tag, resume)
-            await self._services.runtime.set_image(switch)
+            await self._services.runtime.set_image(switch, run.turn)
         run.output.line(f"image changed to {image.tag}")
 
     async def rollout(self, run: Run) -> None:

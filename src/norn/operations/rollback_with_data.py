@@ -65,14 +65,15 @@ class WithDataSteps:
     async def stop(self, run: Run) -> None:
         """End what runs: two versions must not write to what only one of them knows."""
         await self.data.have(run)
-        await self._services.runtime.halt(run.app, run.output.write)
+        await self._services.runtime.halt(run.app, run.turn, run.output.write)
 
     async def bring_back(self, run: Run) -> None:
         """What was live runs again."""
         if run.state.get("partial"):
             return
         try:
-            await self._services.runtime.bring_back(run.app, timeout_of(await self.code.own(run)), run.output.write)
+            timeout_s = timeout_of(await self.code.own(run))
+            await self._services.runtime.bring_back(run.app, run.turn, timeout_s, run.output.write)
         except RolloutFailed as failed:
             run.output.line(f"[it runs again, but is not healthy: {failed.message}]")
 
@@ -96,7 +97,7 @@ class WithDataSteps:
         own: Deployment = await self.code.own(run)
         run.state.pop("partial", None)  # of an attempt that was interrupted
         try:
-            await self._services.runtime.bring_back(run.app, timeout_of(own), run.output.write)
+            await self._services.runtime.bring_back(run.app, run.turn, timeout_of(own), run.output.write)
         except RolloutFailed as failed:
             await self.code.partly(run, failed)
             raise
@@ -127,7 +128,7 @@ async def _bring_back(services: Services, app: str) -> None:
         return
     log.warning("halted_without_operation", app=app)
     try:
-        await services.runtime.bring_back(app, _BRING_BACK_S, lambda _text: None)
+        await services.runtime.bring_back(app, None, _BRING_BACK_S, lambda _text: None)
     except NornError as error:
         log.warning("not_brought_back", app=app, error=error.message)
 

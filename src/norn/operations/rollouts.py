@@ -41,10 +41,10 @@ async def remembered(services: Services, app: str, live: LiveVersion | None) -> 
 
 async def see_through(run: Run, services: Services, image: Image, timeout_s: float) -> None:
     """Watch the accepted change to its end, then make sure that what runs is what was meant."""
-    await services.runtime.watch(run.app, run.id, timeout_s, run.output.write)
+    await services.runtime.watch(run.app, run.id, run.turn, timeout_s, run.output.write)
     if not run.operation.params.get("withData") and run.app in await services.runtime.halted():
         # Halted by an operation that is over: what has just become live is what is to run.
-        await services.runtime.bring_back(run.app, timeout_s, run.output.write)
+        await services.runtime.bring_back(run.app, run.turn, timeout_s, run.output.write)
     live = await services.runtime.live(run.app)
     if live is None or live.digest != image.digest:
         raise RolloutFailed(
@@ -74,7 +74,7 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
     live = await services.runtime.live(run.app)
     if live is None or live.deployment_id != run.id or previous is None:
         workload = previous.get("workload") if previous and template else None
-        await services.runtime.put_back(run.app, run.id, workload, run.output.write)
+        await services.runtime.put_back(run.app, run.turn, workload, run.output.write)
         if live is not None and live.deployment_id == run.id:  # there is nothing to go back to: the history says so
             async with run.transaction() as transaction:
                 await rolled_out(run, services, transaction)
@@ -84,12 +84,13 @@ async def put_back(run: Run, services: Services, *, template: bool = True) -> No
     before_template = template_of(previous["template"])
     before, workload = previous["deploymentId"] or run.id, previous.get("workload")
     if before_template is None:
-        await services.runtime.set_image(Switch(run.app, before, image, workload, live.digest, live.image_tag))
+        switch = Switch(run.app, before, image, workload, live.digest, live.image_tag)
+        await services.runtime.set_image(switch, run.turn)
         timeout_s = 300.0
     else:
-        await services.runtime.apply(Release(run.app, before, image, before_template, workload))
+        await services.runtime.apply(Release(run.app, before, image, before_template, workload), run.turn)
         timeout_s = before_template.rollout_timeout_s
-    await services.runtime.watch(run.app, before, timeout_s, run.output.write)
+    await services.runtime.watch(run.app, before, run.turn, timeout_s, run.output.write)
     run.output.line(f"{image.tag} is live again")
 
 
@@ -118,7 +119,8 @@ async def note_way_back(run: Run, services: Services) -> None:
             found = choice.deployment
             template = template_of(found.template) or NO_TEMPLATE
             way_back = Release(run.app, found.id, image_of(found), template, found.workload)
-        await services.runtime.note_way_back(run.app, runs.deployment_id if runs is not None else None, way_back)
+        live = runs.deployment_id if runs is not None else None
+        await services.runtime.note_way_back(run.app, run.turn, live, way_back)
     except (LeaseLost, DatabaseUnavailable):
         raise
     except NornError as error:

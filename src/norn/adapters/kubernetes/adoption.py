@@ -6,18 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from norn.adapters.kubernetes.patches import accepted, made_live
 from norn.adapters.kubernetes.pods import running_digests
 from norn.adapters.kubernetes.resources import Object
-from norn.adapters.kubernetes.workload import (
-    ADOPTED,
-    Note,
-    Workload,
-    accepted,
-    digest_of,
-    made_live,
-    main_container,
-    sharing,
-)
+from norn.adapters.kubernetes.workload import ADOPTED, Note, Workload, digest_of, main_container, sharing
 from norn.domain.images import Image
 from norn.errors import NotPossible
 
@@ -51,7 +43,7 @@ def plan_adoption(
     digest = digest_of(image) or _digest_of(app, pods, key)
     tag = image.partition("@")[0]
     note = Note(deployment_id, tag, digest, sharing(workload, key))
-    values = accepted(note, f"norn adopt ({deployment_id})") | made_live(note, datetime.now(UTC))
+    values = accepted(note, f"norn adopt ({deployment_id})", None) | made_live(note, datetime.now(UTC))
     return Adoption(Image(tag, digest, ""), values | {ADOPTED: "true"})
 
 

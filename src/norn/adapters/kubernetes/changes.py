@@ -1,8 +1,8 @@
 """Changes a Kubernetes Deployment: the image alone, a whole template, or what the infraspec declares.
 
 Each change looks first, so that it may be asked for again after a crash or a lost answer, and says in its
-preconditions what it saw. A server that was stopped in between and goes on later finds that another change was accepted
-since, and leaves it at that.
+preconditions what it saw. A server that was stopped in between and goes on later finds a higher fence than its own, or
+that another change was accepted since, and leaves it at that.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ import structlog
 
 from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict, PatchTestFailed
-from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment, Object, annotations_of
-from norn.adapters.kubernetes.workload import (
-    CHANGE,
-    DEPLOYMENT,
-    LIVE,
-    PREFIX,
-    RESTARTED,
-    Note,
-    Workload,
+from norn.adapters.kubernetes.patches import (
     annotate,
+    fenced,
     image_patch,
-    live_of,
     made_live,
-    reference_of,
     resumed,
-    running,
     template_patch,
     unchanged_since,
 )
-from norn.domain.ports import Release, Switch
-from norn.errors import Busy, ForeignFields, Paused, RolloutFailed, Stale
+from norn.adapters.kubernetes.preconditions import (
+    Order,
+    always_changed,
+    images_for,
+    nothing_live,
+    nothing_there,
+    paused,
+    refuse_foreign,
+    refuse_late,
+    superseded,
+)
+from norn.adapters.kubernetes.reflector import Mirror
+from norn.adapters.kubernetes.resources import Deployment, Object, annotations_of
+from norn.adapters.kubernetes.workload import CHANGE, DEPLOYMENT, RESTARTED, Note, Workload, running
+from norn.domain.ports import Release, Switch, Turn
+from norn.errors import Busy, LeaseLost
 
 log = structlog.get_logger(__name__)
 
@@ -71,11 +74,15 @@ class Changes:
     # ---- the image alone -----------------------------------------------------------------------------------------
 
     async def switch(
-        self, switch: Switch, refuse: Callable[[Workload], None], more: Mapping[str, str | None] = {}
+        self,
+        switch: Switch,
+        turn: Turn | None,
+        refuse: Callable[[Workload], None],
+        more: Mapping[str, str | None] = {},
     ) -> None:
         """Change the image of the app's containers, and nothing else, from what was seen live.
 
-        `more` are annotations of the object that are set with it.
+        Without a turn where there is no server. `more` are annotations of the object that are set with it.
 
         `refuse` raises where what is there is not what the caller saw. Raises RolloutFailed, Busy.
         """
@@ -86,6 +93,7 @@ class Changes:
             for _ in range(_LOOKS):
                 tries += 1
                 workload = await self._workload(switch.app, fresh=tries > 1)
+                refuse_late(workload, turn)
                 images = images_for(workload, switch)
                 done = workload.images(list(images)) == images
                 if done and workload.change is not None and workload.change.deployment_id == switch.deployment_id:
@@ -93,7 +101,7 @@ class Changes:
                 refuse(workload)
                 note = Note(switch.deployment_id, switch.image.tag, switch.image.digest, images)
                 cause = f"norn rollback to {switch.image.tag} ({switch.deployment_id})"
-                operations = image_patch(workload, images, note, cause, resume=switch.resume)
+                operations = image_patch(workload, images, note, cause, turn, resume=switch.resume)
                 try:
                     await self._patch(workload, operations + annotate(workload, more))
                     return
@@ -109,67 +117,112 @@ class Changes:
     # ---- more than the image -------------------------------------------------------------------------------------
 
     async def restore(
-        self, release: Release, template: Object, images: Mapping[str, str], refuse: Callable[[Workload], None]
+        self,
+        release: Release,
+        turn: Turn,
+        template: Object,
+        images: Mapping[str, str],
+        refuse: Callable[[Workload], None],
     ) -> None:
         """Bring back a pod template as it was recorded, whole. `refuse` as for `switch`."""
-        turn = _Turn(release.deployment_id)
+        order = Order(release.deployment_id, turn)
 
         async def attempt() -> None:
             for _ in range(_LOOKS):
                 workload = await self._workload(release.app, fresh=True)
-                turn.refuse_others(workload)
+                order.refuse_others(workload)
                 change = workload.change.deployment_id if workload.change is not None else None
                 if change == release.deployment_id and workload.pod_template == template:
                     return
                 refuse(workload)
                 note = Note(release.deployment_id, release.image.tag, release.image.digest, images)
                 cause = f"norn rollback to {release.image.tag} with its template ({release.deployment_id})"
-                operations = template_patch(workload, template, note, cause, resume=release.resume)
+                operations = template_patch(workload, template, note, cause, turn, resume=release.resume)
                 try:
                     await self._patch(workload, operations)
                     return
                 except PatchTestFailed:
                     continue
-            raise _always_changed(release.app)
+            raise always_changed(release.app)
 
         await self._cluster.patiently(attempt)
 
-    async def apply(self, release: Release, refuse: Callable[[Workload], None]) -> None:
+    async def apply(self, release: Release, turn: Turn, refuse: Callable[[Workload], None]) -> None:
         """Make or change the Deployment as the infraspec says; `replicas` only where Norn makes it.
 
         `refuse` as for `switch`.
 
-        Raises ForeignFields where somebody else has set one of the fields to something else.
+        Raises ForeignFields where somebody else has set one of the fields to something else, LeaseLost.
         """
-        wanted, turn = manifests.deployment(release), _Turn(release.deployment_id)
+        wanted, order = manifests.deployment(release, turn), Order(release.deployment_id, turn)
 
         async def attempt() -> None:
             force = False
             for _ in range(_LOOKS_AT_ALL):
                 before = await self._mirror.refresh(release.app)
                 if before is not None:
-                    turn.refuse_others(Workload(before))
+                    order.refuse_others(Workload(before))
                     refuse(Workload(before))
                 try:
                     obj = await self._cluster.apply(Deployment, _as_seen(wanted, before), force=force)
-                    break
                 except Conflict as conflict:
-                    if conflict.causes:  # none: it has changed since the look
+                    if before is not None and conflict.causes:  # none: it has changed since the look
                         refuse_foreign(release, conflict)
                         force = True
-            else:
-                raise _always_changed(release.app)
-            replicas = release.template.replicas
-            # Sent once, by a patch of its own: a crash in between finds an object that nothing has rolled out on.
-            new = before is None or LIVE not in Workload(before).annotations
-            operations = resumed(Workload(obj), release.resume)
-            if new and obj["spec"].get("replicas") != replicas:
-                operations.append({"op": "add", "path": "/spec/replicas", "value": replicas})
-            if operations:
-                obj = await self._cluster.json_patch(Deployment, release.app, operations) or obj
-            self._mirror.deployments.put(obj)
+                    continue
+                self._mirror.deployments.put(obj)
+                try:
+                    await self._begin(Workload(obj), release, turn)
+                    return
+                except PatchTestFailed:
+                    continue
+            raise always_changed(release.app)
 
         await self._cluster.patiently(attempt)
+
+    async def _begin(self, workload: Workload, release: Release, turn: Turn) -> None:
+        """What was applied runs: all that is left to do of a Deployment that nothing has rolled out on yet.
+
+        That one is made without replicas. Where there was none it cannot be told whether this is early or late: whoever
+        came after may have made one and removed it again. So the claim is confirmed while nothing runs, and what lets it
+        run finds this very object, or none.
+        """
+        operations, replicas = resumed(workload, release.resume), release.template.replicas
+        if workload.live is None:
+            try:
+                await turn.confirm()
+            except LeaseLost:
+                await self.remove(workload.name, turn, lambda found: not found.replicas)
+                raise
+            if workload.replicas != replicas:
+                operations.append({"op": "add", "path": "/spec/replicas", "value": replicas})
+        if operations:
+            await self._patch(workload, unchanged_since(workload) + operations)
+
+    async def remove(self, app: str, turn: Turn, holds: Callable[[Workload], bool] = lambda _: True) -> bool:
+        """Remove the Deployment, where this operation's change came last, nothing has rolled out on it, and it `holds`.
+
+        False where it stays.
+        """
+
+        async def attempt() -> bool:
+            for _ in range(_LOOKS_AT_ALL):
+                obj = await self._mirror.refresh(app)
+                if obj is None:
+                    return True
+                workload = Workload(obj)
+                refuse_late(workload, turn)
+                own = workload.annotations.get(DEPLOYMENT) == turn.operation_id
+                if not own or workload.live is not None or not holds(workload):
+                    return False
+                try:
+                    await self._cluster.delete_as_seen(Deployment, obj)
+                except PatchTestFailed:
+                    continue
+                return True
+            raise always_changed(app)
+
+        return await self._cluster.patiently(attempt)
 
     async def preview(self, release: Release) -> None:
         """Ask the API server whether `apply` would go through. Raises ForeignFields, ClusterRefused."""
@@ -178,17 +231,18 @@ class Changes:
         except Conflict as conflict:
             refuse_foreign(release, conflict)
 
-    async def restart(self, app: str, operation_id: str, digest: str) -> None:
+    async def restart(self, app: str, turn: Turn, digest: str) -> None:
         """New pods of the same image: the one change of the pod template that is meant to make them.
 
         `digest` is what runs, for an image that somebody has set by hand and named by a tag alone.
         """
-        turn = _Turn(operation_id)
+        operation_id = turn.operation_id
+        order = Order(operation_id, turn)
 
         async def attempt() -> None:
             for _ in range(_LOOKS):
                 workload = await self._workload(app, fresh=True)
-                turn.refuse_others(workload)
+                order.refuse_others(workload)
                 if workload.foreign or workload.live is None:
                     raise nothing_live(app)
                 if workload.annotations.get(DEPLOYMENT) == operation_id:
@@ -204,19 +258,19 @@ class Changes:
                 operations.append(
                     {"op": "add", "path": f"/spec/template/metadata/annotations/{name}", "value": operation_id}
                 )
-                values = {DEPLOYMENT: operation_id, CHANGE: note.to_text()}
+                values = {DEPLOYMENT: operation_id, CHANGE: note.to_text()} | fenced(turn)
                 try:
                     await self._patch(workload, [*operations, *annotate(workload, values)])
                     return
                 except PatchTestFailed:
                     continue
-            raise _always_changed(app)
+            raise always_changed(app)
 
         await self._cluster.patiently(attempt)
 
     # ---- how much of it runs -------------------------------------------------------------------------------------
 
-    async def scale(self, app: str, patch: Callable[[Workload], Sequence[Object]]) -> Workload:
+    async def scale(self, app: str, turn: Turn | None, patch: Callable[[Workload], Sequence[Object]]) -> Workload:
         """Change the number of replicas by what `patch` says of the Deployment as it is; nothing where it says nothing.
 
         Raises RolloutFailed, Busy.
@@ -225,11 +279,13 @@ class Changes:
         async def attempt() -> Workload:
             for _ in range(_LOOKS):
                 workload = await self._workload(app, fresh=True)
+                refuse_late(workload, turn)
                 operations = patch(workload)
                 if not operations:
                     return workload
+                marked = [*unchanged_since(workload), *operations, *annotate(workload, fenced(turn))]
                 try:
-                    await self._patch(workload, operations)
+                    await self._patch(workload, marked)
                 except PatchTestFailed:
                     continue
                 return await self._workload(app, fresh=True)
@@ -240,27 +296,42 @@ class Changes:
     # ---- notes ---------------------------------------------------------------------------------------------------
 
     async def note(
-        self, app: str, values: Mapping[str, str | None], holds: Callable[[Workload], bool] = lambda _: True
+        self,
+        app: str,
+        turn: Turn | None,
+        values: Mapping[str, str | None],
+        holds: Callable[[Workload], bool] = lambda _: True,
     ) -> bool:
         """Set annotations of the object; nothing that runs notices. False, and nothing is set, where not `holds`."""
 
         async def attempt() -> bool:
             for _ in range(_LOOKS_AT_ALL):
                 workload = await self._workload(app, fresh=True)
+                refuse_late(workload, turn)
                 if not holds(workload):
                     return False
                 version = workload.obj["metadata"]["resourceVersion"]  # nothing else to go by where it is not Norn's
                 seen = unchanged_since(workload) or [_test("/metadata/resourceVersion", version)]
                 try:
-                    await self._patched(workload, seen + annotate(workload, values))
+                    await self._patched(workload, seen + annotate(workload, {**values, **fenced(turn)}))
                 except PatchTestFailed:
                     continue
                 return True
-            raise _always_changed(app)
+            raise always_changed(app)
 
         return await self._cluster.patiently(attempt)
 
-    async def note_live(self, workload: Workload) -> None:
+    async def take_turn(self, app: str, turn: Turn) -> Workload | None:
+        """Leave the mark of this turn, so that whoever comes late is refused, and only then look.
+
+        None where there is nothing, or nothing of Norn's.
+        """
+        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
+        if obj is None or not await self.note(app, turn, {}, lambda found: not found.foreign):
+            return None
+        return await self._cluster.patiently(lambda: self._workload(app, fresh=True))
+
+    async def note_live(self, workload: Workload, turn: Turn | None) -> None:
         """What was accepted last has rolled out."""
         note = workload.change
         assert note is not None
@@ -269,121 +340,29 @@ class Changes:
             return  # a restart is no new version
         change = workload.annotations.get(DEPLOYMENT)
         values = made_live(note, datetime.now(UTC))
-        if not await self.note(workload.name, values, lambda found: found.annotations.get(DEPLOYMENT) == change):
+        if not await self.note(workload.name, turn, values, lambda found: found.annotations.get(DEPLOYMENT) == change):
             raise superseded(await self._workload(workload.name, fresh=True))
 
 
-class _Turn:
-    """Whether a change is still the next one: none but itself has been accepted since its first look."""
-
-    def __init__(self, change_id: str) -> None:
-        self._change_id = change_id
-        self._first: Workload | None = None
-
-    def refuse_others(self, workload: Workload) -> None:
-        """Raises RolloutFailed, reason `superseded`."""
-        first = self._first = self._first or workload
-        if workload.annotations.get(DEPLOYMENT) not in (self._change_id, first.annotations.get(DEPLOYMENT)):
-            raise superseded(workload)
-
-
 def _as_seen(wanted: Object, before: Object | None) -> Object:
-    """To be applied only to the object as it was looked at."""
+    """To be applied only to the object as it was looked at; where there was none, without replicas.
+
+    One that somebody else has made meanwhile has some, and so conflicts.
+    """
     if before is None:
-        return wanted
-    return wanted | {"metadata": wanted["metadata"] | {"resourceVersion": before["metadata"]["resourceVersion"]}}
+        return wanted | {"spec": wanted["spec"] | {"replicas": 0}}
+    metadata = wanted["metadata"] | {"resourceVersion": before["metadata"]["resourceVersion"]}
+    if not _applied_replicas(before):
+        return wanted | {"metadata": metadata}
+    return wanted | {"metadata": metadata, "spec": wanted["spec"] | {"replicas": before["spec"]["replicas"]}}
+
+
+def _applied_replicas(obj: Object) -> bool:
+    """Whether they are as they were applied: what is applied once and then left out falls back to 1."""
+    applied = [entry for entry in obj["metadata"].get("managedFields") or ()
+               if (entry.get("manager"), entry.get("operation")) == (MANAGER, "Apply")]  # fmt: skip
+    return any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in applied)
 
 
 def _test(path: str, value: str) -> Object:
     return {"op": "test", "path": path, "value": value}
-
-
-def refuse_unseen(change: Switch | Release, workload: Workload) -> None:
-    """Raises Paused, and Stale where what is live is not what the caller saw."""
-    if workload.paused and not change.resume:
-        raise paused(change.app)
-    if change.expected_digest is None:
-        return
-    live = live_of(workload, "")
-    for found in (live, live.coming if live is not None else None):
-        # What a tag stood for when the caller looked, nobody has written down: it has to be the same tag.
-        if found is not None and (
-            found.digest == change.expected_digest if found.digest else found.image_tag == change.expected_tag
-        ):
-            return
-    raise Stale(
-        f"{change.app} was to be changed from {change.expected_tag or change.expected_digest}, "
-        f"but {live.image_tag if live else 'nothing'} is live.",
-        hint="Look again at what is live, and decide anew.",
-        expected=change.expected_digest,
-        live=live.digest if live else None,
-    )
-
-
-def images_for(workload: Workload, switch: Switch) -> dict[str, str]:
-    """Which containers get which image: those recorded for the target, by name; else those that are Norn's now.
-
-    Raises RolloutFailed where a recorded container is no longer there.
-    """
-    recorded = dict((switch.workload or {}).get("containers") or {})
-    if not recorded:
-        return dict.fromkeys(workload.managed, reference_of(switch.image))
-    missing = sorted(key for key in recorded if key not in workload.containers)
-    if missing:
-        raise RolloutFailed(
-            f"{switch.image.tag} ran in {', '.join(missing)}, which the pod template no longer has.",
-            reason="template_incompatible",
-            hint=f"`norn rollback {switch.app} --to {switch.image.tag} --template` brings its whole template back.",
-        )
-    return recorded
-
-
-def refuse_foreign(release: Release, conflict: Conflict) -> None:
-    """Norn's own image, notes and earlier patches are Norn's to set; all else that others own is theirs."""
-    foreign = [
-        {"manager": manager, "field": field}
-        for manager, field in conflict.causes
-        if manager != MANAGER and not _own_field(field, release.app)
-    ]
-    if foreign and not release.force:
-        named = "; ".join(f"{item['field']} ({item['manager']})" for item in foreign)
-        raise ForeignFields(
-            f"Others have set what the infraspec of {release.app} sets, too: {named}.",
-            hint=f"Take it out of the infraspec, or `norn deploy {release.app} --force` sets it as the infraspec says.",
-            fields=foreign,
-        )
-
-
-def _own_field(field: str, app: str) -> bool:
-    image = field == f'.spec.template.spec.containers[name="{app}"].image'
-    return image or field.startswith((f".metadata.annotations.{PREFIX}", ".metadata.annotations.kubernetes.io/change"))
-
-
-def paused(app: str) -> Paused:
-    return Paused(
-        f"The rollouts of the Kubernetes Deployment {app} are paused: it would take the change, and nothing would run.",
-        hint=f"`norn rollback {app} --resume` lets them go on with the rollback; "
-        f"`kubectl rollout resume deployment/{app}` as they are.",
-    )
-
-
-def _always_changed(app: str) -> Busy:
-    return Busy(f"Somebody else changes {app} all the time.", hint="Look for another deploy tool.")
-
-
-def superseded(workload: Workload) -> RolloutFailed:
-    return RolloutFailed(
-        f"Another change of {workload.name} was accepted since ({workload.annotations.get(DEPLOYMENT)}).",
-        reason="superseded",
-        hint=f"`norn status {workload.name}` shows what is live.",
-    )
-
-
-def nothing_there(app: str) -> RolloutFailed:
-    return RolloutFailed(
-        f"There is no Kubernetes Deployment {app}.", reason="deleted", hint=f"`norn deploy {app}` makes it."
-    )
-
-
-def nothing_live(app: str) -> RolloutFailed:
-    return RolloutFailed(f"Nothing of {app} is live.", reason="nothing_live", hint=f"Deploy it: `norn deploy {app}`.")

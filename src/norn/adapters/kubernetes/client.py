@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -15,14 +14,16 @@ import httpx2
 import structlog
 import yaml
 from lightkube import AsyncClient
-from lightkube.config.client_adapter import AsyncClient as PodClient
+from lightkube.config.client_adapter import AsyncClient as RawClient
 from lightkube.config.client_adapter import ConnectionParams, verify_cluster
 from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.core.resource import api_info
 from lightkube.types import CascadeType, PatchType
 
 from norn.adapters.http_transport import FastTransport
+from norn.adapters.kubernetes.pod_proxy import beginning, meaning
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object
 from norn.errors import ClusterRefused, RuntimeUnavailable, SettingInvalid
 
@@ -39,7 +40,6 @@ _TEST_FAILED = 422
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 REFUSED_S = 15.0
 """How long a refusal is tried again where it may pass."""
-_PROXY_BYTES = 16_384
 T = TypeVar("T")
 
 
@@ -138,7 +138,7 @@ class Cluster:
         self.namespace = namespace
         self._context = context
         self._client: AsyncClient | None = None
-        self._pods: httpx2.AsyncClient | None = None
+        self._raw: httpx2.AsyncClient | None = None
 
     @property
     def client(self) -> AsyncClient:
@@ -159,11 +159,22 @@ class Cluster:
                 ) from error
         return self._client
 
+    @property
+    def raw(self) -> httpx2.AsyncClient:
+        """For what lightkube has no words for."""
+        if self._raw is None:
+            config = load_config(self._context)
+            verify = verify_cluster(config.cluster, config.user or User(), config.abs_file)
+            transport = FastTransport(verify)
+            params = ConnectionParams(httpx2.Timeout(_REQUEST_S), trust_env=False, transport=transport)  # type: ignore[arg-type]
+            self._raw = RawClient(config, params)
+        return self._raw
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
-        if self._pods is not None:
-            await self._pods.aclose()
+        if self._raw is not None:
+            await self._raw.aclose()
 
     # ---- requests ------------------------------------------------------------------------------------------------
 
@@ -197,20 +208,14 @@ class Cluster:
 
         None where Norn may not ask. Raises RuntimeUnavailable where it is the API server that does not answer.
         """
-        if self._pods is None:
-            config = load_config(self._context)
-            verify = verify_cluster(config.cluster, config.user or User(), config.abs_file)
-            transport = FastTransport(verify)
-            params = ConnectionParams(httpx2.Timeout(_REQUEST_S), trust_env=False, transport=transport)  # type: ignore[arg-type]
-            self._pods = PodClient(config, params)
         target = pod if scheme == "http" else f"{scheme}:{pod}"
         url = f"/api/v1/namespaces/{self.namespace}/pods/{target}:{port}/proxy/{path.removeprefix('/')}"
         async with translated():
             try:
-                async with asyncio.timeout(timeout_s), self._pods.stream("GET", url) as response:
+                async with asyncio.timeout(timeout_s), self.raw.stream("GET", url) as response:
                     if response.status_code < 400 or "json" not in response.headers.get("content-type", ""):
                         return response.status_code
-                    return _of_the_proxy(response.status_code, await _beginning(response))
+                    return meaning(response.status_code, await beginning(response))
             except (TimeoutError, httpx2.TimeoutException):
                 await self.reachable()  # or it is the API server that is silent
                 return f"no answer within {timeout_s:g} s"
@@ -234,6 +239,24 @@ class Cluster:
             except ApiError as error:
                 if error.status.code != 404:
                     raise
+
+    async def delete_as_seen(self, kind: Kind, obj: Object) -> None:
+        """The same, of the object as it was looked at. Raises PatchTestFailed where it has changed since."""
+        info, metadata = api_info(kind), obj["metadata"]
+        path = f"/apis/{obj['apiVersion']}/namespaces/{self.namespace}/{info.plural}/{metadata['name']}"
+        seen = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        options = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": "Background",
+            "preconditions": seen,
+        }
+        async with translated():
+            response = await self.raw.request("DELETE", path, json=options)
+            if response.status_code == 409:
+                raise PatchTestFailed(response.text)
+            if response.status_code >= 400 and response.status_code != 404:
+                raise ApiError(response.request, response)
 
     async def json_patch(self, kind: Kind, name: str, operations: Sequence[Object]) -> Object | None:
         """RFC 6902. Raises PatchTestFailed; None where there is no such object."""
@@ -318,33 +341,6 @@ class Cluster:
                 refusals.bear(refused)
             number += 1
             await asyncio.sleep(pause)
-
-
-async def _beginning(response: httpx2.Response) -> bytes:
-    found = b""
-    async for chunk in response.aiter_bytes():
-        found += chunk
-        if len(found) > _PROXY_BYTES:
-            break
-    return found
-
-
-def _of_the_proxy(status: int, body: bytes) -> int | str | None:
-    """The app's own status; where the API server speaks for itself, what it says; None where it refuses."""
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return status
-    if not isinstance(said, dict) or (said.get("kind"), said.get("apiVersion")) != ("Status", "v1"):
-        return status
-    message = " ".join(str(said.get("message") or status).split())
-    if status in (401, 403, 404):  # a pod that is not there is not ill
-        return None
-    if "trying to reach service" not in message:
-        raise RuntimeUnavailable(
-            f"The Kubernetes API server answers {status}: {message}.", hint="`kubectl get --raw /readyz`"
-        )
-    return message
 
 
 def _causes(error: ApiError) -> list[tuple[str, str]]:

@@ -7,13 +7,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from norn.adapters.kubernetes.changes import Changes, paused
+from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
+from norn.adapters.kubernetes.patches import annotate
 from norn.adapters.kubernetes.pods import Mark
+from norn.adapters.kubernetes.preconditions import paused
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Object
 from norn.adapters.kubernetes.rollouts import RolloutWatch
-from norn.adapters.kubernetes.workload import DIRECT, WAY_BACK, Note, Workload, annotate
+from norn.adapters.kubernetes.workload import DIRECT, WAY_BACK, Note, Workload
 from norn.domain.images import Image
 from norn.domain.ports import Direct, Output, Switch
 from norn.errors import NothingToRollBackTo, NotPossible
@@ -182,10 +184,10 @@ class DirectRollback:
         self._mirror.start()
         try:
             changes = Changes(self._cluster, self._mirror)
-            await changes.switch(switch, refuse, more)
+            await changes.switch(switch, None, refuse, more)
             output(f"image changed to {target.image_tag}\n")
             watch = RolloutWatch(self._cluster, self._mirror, app, operation_id, output)
             workload = await watch.to_the_end(Mark.of(plan.workload), timeout_s)
-            await changes.note_live(workload)
+            await changes.note_live(workload, None)
         finally:
             await self._mirror.stop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from norn.adapters.kubernetes.changes import Changes, nothing_there
+from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.patches import halt_patch, start_patch
+from norn.adapters.kubernetes.preconditions import nothing_there
 from norn.adapters.kubernetes.reflector import Mirror, app_of_pod
 from norn.adapters.kubernetes.resources import Object, Pod, name_of
-from norn.adapters.kubernetes.workload import REPLICAS_BEFORE, Workload, halt_patch, start_patch
-from norn.domain.ports import Output
+from norn.adapters.kubernetes.workload import REPLICAS_BEFORE, Workload
+from norn.domain.ports import Output, Turn
 from norn.errors import RolloutFailed
 
 _GRACE_S = 30
@@ -26,9 +28,9 @@ class Halts:
         self._mirror = mirror
         self._changes = changes
 
-    async def halt(self, app: str, output: Output) -> None:
+    async def halt(self, app: str, turn: Turn, output: Output) -> None:
         """No replicas; returns once no pod is left. Raises RolloutFailed where one does not go."""
-        workload = await self._changes.scale(app, _halting)
+        workload = await self._changes.scale(app, turn, _halting)
         output(f"{app} is scaled to 0 replicas, from {workload.annotations[REPLICAS_BEFORE]}\n")
         grace_s = int(workload.pod_template["spec"].get("terminationGracePeriodSeconds", _GRACE_S))
         loop = asyncio.get_running_loop()
@@ -55,7 +57,7 @@ class Halts:
         labels = obj["spec"]["selector"].get("matchLabels") or {}
         return _running(app, await self._cluster.patiently(lambda: self._cluster.list(Pod, labels)))
 
-    async def give_back(self, app: str, output: Output) -> Workload:
+    async def give_back(self, app: str, turn: Turn | None, output: Output) -> Workload:
         """As many replicas as before `halt`, where they are not there; the object as it is then."""
         given = False
 
@@ -64,7 +66,7 @@ class Halts:
             given = given or workload.halted
             return start_patch(workload) if workload.halted else ()
 
-        workload = await self._changes.scale(app, patch)
+        workload = await self._changes.scale(app, turn, patch)
         if given:
             output(f"{app} is scaled to {workload.replicas} replicas again\n")
         return workload

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 
+from norn.adapters.kubernetes.patches import accepted
 from norn.adapters.kubernetes.resources import Object
-from norn.adapters.kubernetes.workload import MANAGED_BY, Note, accepted, reference_of
-from norn.domain.ports import Release, Template
+from norn.adapters.kubernetes.workload import MANAGED_BY, Note, reference_of
+from norn.domain.ports import Release, Template, Turn
 
 APP_LABEL = "app.kubernetes.io/name"
 JOB_LABEL = "norn.dev/operation"
@@ -27,7 +28,7 @@ def is_own(obj: Object, app: str) -> bool:
     return labels(app).items() <= (obj["metadata"].get("labels") or {}).items()
 
 
-def deployment(release: Release) -> Object:
+def deployment(release: Release, turn: Turn | None = None) -> Object:
     """The fields of a Kubernetes Deployment that Norn owns, for server-side apply.
 
     Without `replicas`: a server-side apply that leaves out what it once applied resets it, and one that keeps it
@@ -43,7 +44,7 @@ def deployment(release: Release) -> Object:
         "metadata": {
             "name": app,
             "labels": labels(app),
-            "annotations": accepted(note, f"norn deploy of {release.image.tag}"),
+            "annotations": accepted(note, f"norn deploy of {release.image.tag}", turn),
         },
         "spec": {
             "selector": {"matchLabels": {APP_LABEL: app}},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from norn.adapters.kubernetes.changes import superseded
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Refusals, translated
 from norn.adapters.kubernetes.pods import (
     Mark,
@@ -15,6 +14,7 @@ from norn.adapters.kubernetes.pods import (
     rollout_state,
     running_digests,
 )
+from norn.adapters.kubernetes.preconditions import superseded
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Autoscaler, Object
 from norn.adapters.kubernetes.warnings import last_warning

@@ -9,7 +9,7 @@ import structlog
 
 from norn.adapters.kubernetes import manifests
 from norn.adapters.kubernetes.adoption import plan_adoption
-from norn.adapters.kubernetes.changes import Changes, paused, refuse_unseen
+from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict
 from norn.adapters.kubernetes.configuration import declared_shape, shape_of, texts_of
 from norn.adapters.kubernetes.direct import forget_direct, read_direct
@@ -25,8 +25,9 @@ from norn.adapters.kubernetes.pods import (
     running_digests,
     template_of,
 )
+from norn.adapters.kubernetes.preconditions import paused, refuse_unseen
 from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment, Object, Pod, Secret, Service
+from norn.adapters.kubernetes.resources import Object, Pod, Secret, Service
 from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.workload import (
     DEPLOYMENT,
@@ -45,7 +46,7 @@ from norn.domain import workloads
 from norn.domain.configuration import Shape, Texts
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template
+from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Turn
 from norn.domain.ports import Workload as Recorded
 from norn.domain.verdict import Finding
 from norn.errors import NotPossible, RolloutFailed
@@ -173,7 +174,7 @@ class KubernetesRuntime:
         workload = await self._workload(app)
         return workload is not None and workload.foreign
 
-    async def adopt(self, app: str, deployment_id: str, container: str | None) -> Image:
+    async def adopt(self, app: str, turn: Turn, container: str | None) -> Image:
         """Write Norn's notes on a Deployment that somebody else has made. Raises NotPossible."""
         obj = await self._mirror.refresh(app)
         if obj is None:
@@ -182,21 +183,21 @@ class KubernetesRuntime:
                 hint=f"`norn deploy {app}` makes it.",
             )
         workload = Workload(obj)
-        adoption = plan_adoption(workload, await self._pods(workload), deployment_id, container)
+        adoption = plan_adoption(workload, await self._pods(workload), turn.operation_id, container)
         if adoption.notes:
-            await self._changes.note(app, adoption.notes)
+            await self._changes.note(app, turn, adoption.notes)
         return adoption.image
 
     # ---- changing what runs --------------------------------------------------------------------------------------
 
-    async def apply(self, release: Release) -> None:
+    async def apply(self, release: Release, turn: Turn) -> None:
         """What the infraspec declares; of an adopted Deployment the image alone. Raises ForeignFields, Paused, …"""
         workload = await self._waited_for(release.app)
         await self._remember_mark(release.app)
         if workload is not None and release.workload:
             template, images = release.workload.get("podTemplate"), release.workload.get("containers")
             if template and images:
-                await self._changes.restore(release, template, images, _refusal(release))
+                await self._changes.restore(release, turn, template, images, _refusal(release))
                 return
         if workload is not None and (workload.adopted or workload.foreign):
             if workload.foreign:
@@ -204,11 +205,12 @@ class KubernetesRuntime:
                     f"The Kubernetes Deployment {release.app} is somebody else's.", hint=f"`norn adopt {release.app}`"
                 )
             seen = (release.expected_digest, release.expected_tag, release.resume)
-            await self.set_image(Switch(release.app, release.deployment_id, release.image, None, *seen))
+            await self.set_image(Switch(release.app, release.deployment_id, release.image, None, *seen), turn)
             return
+        await turn.confirm()  # Secret and Service have no fence
         await self._ensure_secret(release.app, release.template)
         await self._ensure_service(release)
-        await self._changes.apply(release, _refusal(release))
+        await self._changes.apply(release, turn, _refusal(release))
 
     async def _ensure_service(self, release: Release) -> None:
         """The Service for `hosts.internal`; one of somebody else's stays as it is."""
@@ -239,40 +241,40 @@ class KubernetesRuntime:
         wanted = manifests.secret(name, app, values)
         await self._cluster.patiently(lambda: self._cluster.apply(Secret, wanted, force=True))
 
-    async def set_image(self, switch: Switch) -> None:
+    async def set_image(self, switch: Switch, turn: Turn) -> None:
         """A rollback: the images of the containers recorded for the target, by name, and nothing else."""
         await self._remember_mark(switch.app)
-        await self._changes.switch(switch, partial(refuse_unseen, switch))
+        await self._changes.switch(switch, turn, partial(refuse_unseen, switch))
 
-    async def restart(self, app: str, operation_id: str) -> None:
+    async def restart(self, app: str, turn: Turn) -> None:
         await self._remember_mark(app)
         live = await self._cluster.patiently(lambda: self.live(app))
-        await self._changes.restart(app, operation_id, live.digest if live is not None else "")
+        await self._changes.restart(app, turn, live.digest if live is not None else "")
 
     async def _remember_mark(self, app: str) -> None:
         workload = await self._waited_for(app)
         if workload is not None:
             self._marks[app] = Mark.of(workload)
 
-    async def halt(self, app: str, output: Output) -> None:
+    async def halt(self, app: str, turn: Turn, output: Output) -> None:
         """No replicas; an autoscaler leaves an app alone that has none."""
-        await self._halts.halt(app, output)
+        await self._halts.halt(app, turn, output)
 
-    async def bring_back(self, app: str, timeout_s: float, output: Output) -> None:
+    async def bring_back(self, app: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
         """The replicas that `halt` has written down, all of them healthy. Raises RolloutFailed."""
         await self._remember_mark(app)
-        workload = await self._halts.give_back(app, output)
-        await self.watch(app, workload.annotations.get(DEPLOYMENT, ""), timeout_s, output)
+        workload = await self._halts.give_back(app, turn, output)
+        await self.watch(app, workload.annotations.get(DEPLOYMENT, ""), turn, timeout_s, output)
 
     async def halted(self) -> Sequence[str]:
         """Those that Norn has scaled to none, and not back."""
         return self._halts.halted()
 
-    async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
+    async def watch(self, app: str, deployment_id: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
         """Raises RolloutFailed as soon as it is certain; complete means that every pod runs what was meant."""
         watch = RolloutWatch(self._cluster, self._mirror, app, deployment_id, output)
         workload = await watch.to_the_end(self._marks.pop(app, None), timeout_s)
-        await self._changes.note_live(workload)
+        await self._changes.note_live(workload, turn)
 
     async def available(self, app: str, deployment_id: str) -> int:
         """Replicas of the new ReplicaSet that are available."""
@@ -283,25 +285,22 @@ class KubernetesRuntime:
         replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(app).values())
         return int(((replica_set or {}).get("status") or {}).get("availableReplicas", 0))
 
-    async def put_back(self, app: str, deployment_id: str, previous: Recorded | None, output: Output) -> None:
-        """What was live before, its template included, where the change of `deployment_id` is what was accepted last.
+    async def put_back(self, app: str, turn: Turn, previous: Recorded | None, output: Output) -> None:
+        """What was live before, its template included, where this operation's change is what was accepted last.
 
         A Deployment that nothing has ever rolled out on is removed: nothing was live, nothing is. Raises RolloutFailed
         where what is put back does not become healthy either.
         """
-        obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
-        if obj is None:
-            return
-        workload = Workload(obj)
-        if workload.annotations.get(DEPLOYMENT) != deployment_id:
+        workload = await self._changes.take_turn(app, turn)
+        if workload is None or workload.annotations.get(DEPLOYMENT) != turn.operation_id:
             return
         if not workload.runs(workload.change):
             output(f"{last_manager(workload, MANAGER)} has changed the image since: it stays as it is\n")
             return
         live = workload.live
         if live is None:
-            await self._cluster.patiently(lambda: self._cluster.delete(Deployment, app))
-            output(f"the Kubernetes Deployment {app}, which nothing had rolled out on, is removed\n")
+            if await self._changes.remove(app, turn):
+                output(f"the Kubernetes Deployment {app}, which nothing had rolled out on, is removed\n")
             return
         if workload.paused:
             output(f"its rollouts are paused: `kubectl rollout resume deployment/{app}` lets it go back\n")
@@ -310,13 +309,13 @@ class KubernetesRuntime:
         await self._remember_mark(app)
         if template and template != workload.pod_template:
             release = Release(app, live.deployment_id, image, _NO_TEMPLATE)
-            await self._changes.restore(release, template, live.containers, _whatever_it_is)
+            await self._changes.restore(release, turn, template, live.containers, _whatever_it_is)
         else:
             back = Switch(app, live.deployment_id, image, {"containers": dict(live.containers)})
-            await self._changes.switch(back, _whatever_it_is)
+            await self._changes.switch(back, turn, _whatever_it_is)
         output(f"the image is put back to {live.image_tag}\n")
         try:
-            await self.watch(app, live.deployment_id, _PUT_BACK_S, output)
+            await self.watch(app, live.deployment_id, turn, _PUT_BACK_S, output)
         except RolloutFailed as failed:
             raise RolloutFailed(
                 f"The image is put back to {live.image_tag}, which is not healthy either: {failed.message}",
@@ -324,7 +323,7 @@ class KubernetesRuntime:
                 **failed.facts,
             ) from failed
 
-    async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
+    async def note_way_back(self, app: str, turn: Turn, live: str | None, way_back: Release | None) -> None:
         """For `norn rollback --direct`."""
         text = None
         if way_back is not None:
@@ -334,7 +333,7 @@ class KubernetesRuntime:
                 containers = dict.fromkeys(workload.managed if workload else (), reference_of(way_back.image))
             image = way_back.image
             text = Note(way_back.deployment_id, image.tag, image.digest, containers).to_text()
-        await self._changes.note(app, {WAY_BACK: text}, lambda found: found.live_id == live)
+        await self._changes.note(app, turn, {WAY_BACK: text}, lambda found: found.live_id == live)
 
     async def direct(self, app: str) -> Direct | None:
         workload = await self._workload(app)

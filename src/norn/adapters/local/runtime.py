@@ -20,7 +20,7 @@ from norn.adapters.local.state import Active, Desired, is_app_name
 from norn.domain.configuration import Shape, Texts
 from norn.domain.images import Image
 from norn.domain.infraspec import Infraspec
-from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Workload
+from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Turn, Workload
 from norn.domain.verdict import Finding
 from norn.errors import ImageMissing, NornError, NotPossible, RolloutFailed, Stale
 
@@ -30,7 +30,8 @@ log = structlog.get_logger(__name__)
 class LocalRuntime:
     """The protocol `Runtime`, and `reconcile_all`, `stop`, `stop_all` for the server.
 
-    `environment` is asked whenever a process is started.
+    `environment` is asked whenever a process is started. Of a turn only the operation counts: a home has one server at
+    a time (its lock says so), and no other one works on what runs there.
     """
 
     name = "local"
@@ -119,7 +120,7 @@ class LocalRuntime:
         """Never: what others run on this machine is no app."""
         return False
 
-    async def adopt(self, app: str, deployment_id: str, container: str | None) -> Image:
+    async def adopt(self, app: str, turn: Turn, container: str | None) -> Image:
         """Raises NotPossible: there is nothing to be adopted on this runtime."""
         raise NotPossible(
             "Adopting is for Kubernetes Deployments that somebody else has made.",
@@ -130,7 +131,7 @@ class LocalRuntime:
         """Empty: image and template say it all."""
         return {}
 
-    async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
+    async def note_way_back(self, app: str, turn: Turn, live: str | None, way_back: Release | None) -> None:
         """Nothing: without its server nobody could do anything with it."""
 
     async def direct(self, app: str) -> Direct | None:
@@ -147,14 +148,14 @@ class LocalRuntime:
 
     # ---- changing what runs ----------------------------------------------------------------------------------
 
-    async def apply(self, release: Release) -> None:
+    async def apply(self, release: Release, turn: Turn) -> None:
         """A deploy: durable on return; `watch` brings it about. Raises Stale, ImageMissing."""
         found = self._app(release.app)
         if not _accepted(found, release):
             _refuse_unseen(found, release)
         await self._accept(found, _Change(release.deployment_id, release))
 
-    async def set_image(self, switch: Switch) -> None:
+    async def set_image(self, switch: Switch, turn: Turn) -> None:
         """A rollback: the template stays as it is live. Raises Stale, ImageMissing, RolloutFailed."""
         app, image, deployment_id = switch.app, switch.image, switch.deployment_id
         found = self._app(app)
@@ -165,16 +166,16 @@ class LocalRuntime:
             raise _nothing_live(app)
         await self._accept(found, _Change(deployment_id, Release(app, deployment_id, image, active.template)))
 
-    async def restart(self, app: str, operation_id: str) -> None:
+    async def restart(self, app: str, turn: Turn) -> None:
         """All processes anew, the same image and template. Raises RolloutFailed where nothing is live."""
         found = self._app(app)
         active = found.files.active()
         if active is None:
             raise _nothing_live(app)
         release = Release(app, active.deployment_id, active.image, active.template)
-        await self._accept(found, _Change(operation_id, release))
+        await self._accept(found, _Change(turn.operation_id, release))
 
-    async def halt(self, app: str, output: Output) -> None:
+    async def halt(self, app: str, turn: Turn, output: Output) -> None:
         """End all processes; the port answers 503 until `bring_back`."""
         found = self._app(app)
         async with found.lock:
@@ -182,7 +183,7 @@ class LocalRuntime:
             await asyncio.to_thread(found.files.halt)
             await found.settle(found.files.active(), output)
 
-    async def bring_back(self, app: str, timeout_s: float, output: Output) -> None:
+    async def bring_back(self, app: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
         """What is live, as many processes as its template says. Raises RolloutFailed."""
         found = self._app(app)
         async with found.lock:
@@ -211,7 +212,7 @@ class LocalRuntime:
             if latest is None or not wanted.same(latest):
                 await asyncio.to_thread(app.files.write_desired, wanted)
 
-    async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
+    async def watch(self, app: str, deployment_id: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
         """Bring the accepted change to its end: new processes up and well, the proxy switched, the old ones gone.
 
         May be called again after a crash at any moment. Raises RolloutFailed, PortInUse, ImageMissing; what was live
@@ -234,7 +235,7 @@ class LocalRuntime:
         """None, ever: the proxy switches to all of a version or to nothing of it."""
         return 0
 
-    async def put_back(self, app: str, deployment_id: str, previous: Workload | None, output: Output) -> None:
+    async def put_back(self, app: str, turn: Turn, previous: Workload | None, output: Output) -> None:
         """What is live stays live, alone: a change that is not live yet is forgotten, its processes are stopped."""
         found = self._app(app)
         async with found.lock:

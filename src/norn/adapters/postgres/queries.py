@@ -27,7 +27,7 @@ SELECT pg_advisory_lock(1315926638, number) FROM servers WHERE id = %(id)s
 """
 SERVER_HOLDS: LiteralString = "UPDATE servers SET holds = true WHERE id = %(id)s"
 CLAIM_ORPHAN: LiteralString = """
-UPDATE operations SET owner = %(server)s, fence = fence + 1, claims = claims + 1,
+UPDATE operations SET owner = %(server)s, fence = next_fence(app), claims = claims + 1,
        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE id = (SELECT id FROM operations
             WHERE status = 'running' AND id <> ALL (%(running)s) AND (place IS NULL OR place = %(place)s)
@@ -45,7 +45,7 @@ WHERE id = (SELECT id FROM operations
 RETURNING *
 """
 CLAIM_QUEUED: LiteralString = """
-UPDATE operations SET status = 'running', owner = %(server)s, fence = fence + 1, claims = claims + 1,
+UPDATE operations SET status = 'running', owner = %(server)s, fence = next_fence(app), claims = claims + 1,
        started_at = coalesce(started_at, clock_timestamp()),
        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE id = (SELECT id FROM operations queued
@@ -220,8 +220,8 @@ ON CONFLICT (id) DO NOTHING RETURNING id
 ADD_BEGUN: LiteralString = """
 INSERT INTO operations (id, app, kind, status, params, requested_by, reason, state, owner, fence, claims, started_at,
                         lease_until, place)
-VALUES (%(id)s, %(app)s, %(kind)s, 'running', %(params)s, %(requested_by)s, %(reason)s, %(state)s, %(server)s, 1, 1,
-        clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s), %(place)s)
+VALUES (%(id)s, %(app)s, %(kind)s, 'running', %(params)s, %(requested_by)s, %(reason)s, %(state)s, %(server)s,
+        next_fence(%(app)s), 1, clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s), %(place)s)
 RETURNING *
 """
 ADD_BEGUN_STEPS: LiteralString = """

@@ -146,8 +146,6 @@ class PostgresStore:
                 except pg.UniqueViolation:
                     return None  # another server has just started one of the same app; the next look finds another
                 row = await cursor.fetchone()
-                if row is not None and row["fence"] == 1:
-                    return to_claim(row, [])
                 if row is not None:
                     steps = await connection.execute(queries.STEPS, {"id": row["id"]})
                     return to_claim(row, await steps.fetchall())

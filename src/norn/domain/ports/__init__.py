@@ -19,6 +19,7 @@ from norn.domain.ports.runtimes import (
     Runtime,
     Switch,
     Template,
+    Turn,
     Workload,
 )
 from norn.domain.ports.secrets import Secrets
@@ -50,6 +51,7 @@ __all__ = [
     "Source",
     "Switch",
     "Template",
+    "Turn",
     "Verification",
     "Workload",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -112,6 +112,22 @@ class Switch:
     """What it was called: all that can be compared where the runtime names what is live by a tag alone."""
     resume: bool = False
     """Let a rollout go on that somebody has paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """On whose behalf a runtime changes an app, and how its changes stand to those of others.
+
+    A server may be stopped for any time just before a call, and go on after others have had their turn. So a runtime
+    that several servers reach keeps the highest fence that it has seen of each app, with everything that a turn does,
+    and refuses what comes with a lower one: RolloutFailed, reason `superseded`. (A fencing token: Martin Kleppmann, How
+    to do distributed locking, 2016.)
+    """
+
+    operation_id: str
+    fence: int
+    confirm: Callable[[], Awaitable[None]]
+    """Raises LeaseLost once another server has taken over: for what leaves nothing behind that could be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,26 +278,26 @@ class Runtime(Protocol):
         """Whether something of that name runs that Norn has not made and not adopted."""
         ...
 
-    async def adopt(self, app: str, deployment_id: str, container: str | None) -> Image:
+    async def adopt(self, app: str, turn: Turn, container: str | None) -> Image:
         """Take over what somebody else has made, as it runs; from then on only its image is changed.
 
         Nothing that runs is changed. Raises NotPossible.
         """
         ...
 
-    async def apply(self, release: Release) -> None:
+    async def apply(self, release: Release, turn: Turn) -> None:
         """A deploy: run this image under this template. Durable on return; nothing has rolled out yet."""
         ...
 
-    async def set_image(self, switch: Switch) -> None:
+    async def set_image(self, switch: Switch, turn: Turn) -> None:
         """A rollback: change the image and nothing else. Durable on return. Raises Stale, Paused, RolloutFailed."""
         ...
 
-    async def restart(self, app: str, operation_id: str) -> None:
+    async def restart(self, app: str, turn: Turn) -> None:
         """Replace all processes by new ones of the same image and template. Durable on return."""
         ...
 
-    async def halt(self, app: str, output: Output) -> None:
+    async def halt(self, app: str, turn: Turn, output: Output) -> None:
         """End all that runs of an app and keep it so until `bring_back`; how much ran is remembered, durably.
 
         What is changed meanwhile (`set_image`, `watch`) is live without running. Returns once nothing runs any more;
@@ -289,15 +305,18 @@ class Runtime(Protocol):
         """
         ...
 
-    async def bring_back(self, app: str, timeout_s: float, output: Output) -> None:
-        """Run as much as before `halt`, and see it healthy. Of an app that runs: only that. Raises RolloutFailed."""
+    async def bring_back(self, app: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
+        """Run as much as before `halt`, and see it healthy. Of an app that runs: only that. Raises RolloutFailed.
+
+        Without a turn where nobody's operation is under way.
+        """
         ...
 
     async def halted(self) -> Sequence[str]:
         """The apps that `halt` has ended and `bring_back` has not brought back."""
         ...
 
-    async def watch(self, app: str, deployment_id: str, timeout_s: float, output: Output) -> None:
+    async def watch(self, app: str, deployment_id: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
         """Bring the accepted change of `deployment_id` to its end, without losing a request; returns once all of it
         is live and what was before is gone.
 
@@ -309,10 +328,11 @@ class Runtime(Protocol):
         """How many replicas of a change that has not rolled out answer requests all the same."""
         ...
 
-    async def put_back(self, app: str, deployment_id: str, previous: Workload | None, output: Output) -> None:
-        """Undo the change of `deployment_id` where it is not live yet: what is live stays live, alone.
+    async def put_back(self, app: str, turn: Turn, previous: Workload | None, output: Output) -> None:
+        """Undo the change of this operation where it is not live yet: what is live stays live, alone.
 
-        `previous` is what `workload` said before the change. Raises RolloutFailed where that is ill as well.
+        Whoever was to make that change, and comes to it only now, is refused. `previous` is what `workload` said before
+        the change. Raises RolloutFailed where that is ill as well.
         """
         ...
 
@@ -320,7 +340,7 @@ class Runtime(Protocol):
         """What is to be remembered of the version that is live, to bring back exactly that."""
         ...
 
-    async def note_way_back(self, app: str, live: str | None, way_back: Release | None) -> None:
+    async def note_way_back(self, app: str, turn: Turn, live: str | None, way_back: Release | None) -> None:
         """Note where a rollback would go to, for the day on which Norn itself is down.
 
         `live` is the deployment that it leads back from, by the runtime's own note; nothing is noted once another is.
