@@ -92,7 +92,7 @@ def printed(server: NornServer, operation_id: str) -> str:
 @alone
 @mended_after
 def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornServer, space: Namespace) -> None:
-    app = two_versions(server, space, "frozen", timeout="6s")
+    app = two_versions(server, space, "frozen", timeout="30s")
     with Part("kubelet").stopped():
         started = server.api("POST", "/api/apps/frozen/rollback", Prefer="wait=10")
         operation = server.ended(started.body["id"], timeout_s=90)

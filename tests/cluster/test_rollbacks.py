@@ -327,7 +327,7 @@ def test_an_autoscaler_that_scales_meanwhile_is_named_and_left_to_it(server: Nor
 def test_pods_that_no_node_takes_are_shown_at_once_and_fail_at_the_timeout(
     server: NornServer, space: Namespace
 ) -> None:
-    app = two_versions(server, space, "homeless", timeout="8s")
+    app = two_versions(server, space, "homeless", timeout="30s")
     patch = {"spec": {"template": {"spec": {"nodeSelector": {"example.com/none": "such"}}}}}
     space.kubectl("patch", "deployment/homeless", f"--patch={json.dumps(patch)}")
     failed = server.norn("rollback", "homeless")
@@ -359,7 +359,7 @@ def full(space: Namespace) -> bool:
 
 
 def test_a_full_namespace_is_named_in_the_controllers_words(server: NornServer, space: Namespace) -> None:
-    two_versions(server, space, "crowded", timeout="8s")
+    two_versions(server, space, "crowded", timeout="30s")
     space.kubectl("create", "quota", "crowded", "--hard=pods=1")
     try:
         until(lambda: full(space), "the quota to be in force")

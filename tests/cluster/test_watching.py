@@ -130,7 +130,7 @@ async def test_a_change_planned_on_an_old_copy_looks_again_and_decides_again(
         "outdated", "change", Image(BASE_IMAGE, MISSING, ""), {"containers": {"containers/outdated": "x:1"}}
     )
     with pytest.raises(Stale):
-        await Changes(cluster, OldMirror(cluster)).switch(switch, refuse)
+        await Changes(cluster, OldMirror(cluster)).switch(switch, None, refuse)
     assert looks == [BASE_IMAGE, f"{BASE_IMAGE}@{MISSING}"]
     await cluster.close()
 
@@ -146,9 +146,9 @@ async def test_an_image_that_does_not_exist_fails_at_once_with_the_kubelets_word
         await eventually(lambda: runtime._mirror.current, "the copy")
         containers = {"containers/unpulled": f"{BASE_IMAGE.rpartition(':')[0]}@{MISSING}"}
         image = Image(BASE_IMAGE, MISSING, "")
-        await runtime._changes.switch(Switch("unpulled", "x", image, {"containers": containers}), lambda _: None)
+        await runtime._changes.switch(Switch("unpulled", "x", image, {"containers": containers}), None, lambda _: None)
         with pytest.raises(RolloutFailed) as failed:
-            await runtime.watch("unpulled", "x", 60, printed.append)
+            await runtime.watch("unpulled", "x", None, 60, printed.append)
         assert failed.value.facts["reason"] == "image_not_found"
         assert "not found" in failed.value.message
     finally:

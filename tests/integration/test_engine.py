@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -196,6 +197,33 @@ async def test_a_server_that_lost_its_lease_cannot_write(store: PostgresStore, a
     assert list(operation.steps) == []
 
 
+async def test_the_fence_of_a_later_operation_of_an_app_is_higher_than_every_earlier_one(
+    store: PostgresStore, app: str
+) -> None:
+    first = await claim(store, "one", await take(store, app), lease_s=SHORT_LEASE_S)
+    again = await claim(store, "two", first.operation.id)
+    async with store.fenced(again) as transaction:
+        await transaction.end(OperationStatus.SUCCEEDED, None, None)
+    later = await claim(store, "one", await take(store, app))
+    assert first.fence < again.fence < later.fence
+
+
+async def test_a_clock_that_was_ahead_once_makes_no_fence_lower_than_one_before_it(
+    store: PostgresStore, app: str
+) -> None:
+    first = await claim(store, "one", await take(store, app))
+    ahead = first.fence + 10**15
+    async with store._connections.connection() as connection:
+        await connection.execute("UPDATE operations SET fence = %s, lease_until = now() WHERE app = %s", (ahead, app))
+    assert (await claim(store, "two", first.operation.id)).fence == ahead + 1
+
+
+async def test_fences_go_on_above_those_that_a_lost_database_has_given_out(store: PostgresStore, app: str) -> None:
+    before = time.time_ns() // 1000
+    taken = await claim(store, "one", await take(store, app))
+    assert taken.fence >= before
+
+
 async def test_a_heartbeat_tells_a_server_what_it_has_lost(store: PostgresStore, app: str) -> None:
     id_ = await take(store, app)
     old = await claim(store, "paused", id_, lease_s=SHORT_LEASE_S)
@@ -230,7 +258,7 @@ async def test_a_server_whose_connection_has_gone_is_dead_long_before_its_lease_
         await claim(store, server, id_, lease_s=600.0)
     async with asyncio.timeout(TIMEOUT_S):
         taken = await claim(store, "successor", id_, lease_s=SHORT_LEASE_S)
-    assert taken.fence == 2
+    assert taken.operation.claims == 2
 
 
 async def test_a_server_that_is_merely_late_keeps_what_it_has_for_as_long_as_its_connection_lasts(

@@ -10,17 +10,19 @@ from typing import Any, cast
 
 import pytest
 import structlog
+from tests.fixtures.turns import turn
 from tests.unit.test_kubernetes_objects import ONE, TWO, applied, deployment, note
 
 from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import Cluster, Conflict, PatchTestFailed
+from norn.adapters.kubernetes.patches import halt_patch
 from norn.adapters.kubernetes.preconditions import refuse_unseen
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Kind, Object, Service
 from norn.adapters.kubernetes.runtime import KubernetesRuntime
 from norn.adapters.kubernetes.workload import Workload, digest_of, live_of
 from norn.domain.images import Image
-from norn.domain.ports import Release, Template
+from norn.domain.ports import Release, Switch, Template, Turn
 from norn.errors import Paused, RolloutFailed, Stale
 from norn.operations.procedures import Run
 from norn.operations.rollback import RollbackSteps
@@ -106,7 +108,7 @@ def recorded_template() -> Object:
 
 async def restored(board: Board, wanted: Release) -> None:
     images = note(ONE, "c").containers
-    await board.changes.restore(wanted, recorded_template(), images, partial(refuse_unseen, wanted))
+    await board.changes.restore(wanted, turn(), recorded_template(), images, partial(refuse_unseen, wanted))
 
 
 # ---- the whole template ------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ async def test_the_whole_template_is_not_brought_back_while_rollouts_are_paused(
 async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_resume() -> None:
     asked: list[Release] = []
 
-    async def apply(wanted: Release) -> None:
+    async def apply(wanted: Release, _turn: Turn) -> None:
         asked.append(wanted)
 
     services = SimpleNamespace(runtime=SimpleNamespace(apply=apply))
@@ -146,6 +148,7 @@ async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_re
     run = SimpleNamespace(
         app="web",
         id="c",
+        turn=turn(),
         state={"change": change, "previous": {"digest": digest_of(TWO), "imageTag": "r/web:b"}},
         operation=SimpleNamespace(params={"template": True, "resume": True}),
         output=SimpleNamespace(line=lambda _text: None),
@@ -160,9 +163,9 @@ async def test_a_rollback_with_the_template_says_what_was_seen_and_whether_to_re
 
 async def test_a_restart_is_of_what_somebody_has_set_by_hand_and_that_is_live_then(board: Board) -> None:
     board.set_image("r/web:hotfix")
-    await board.changes.restart("web", "r", "sha256:9")
+    await board.changes.restart("web", turn("r"), "sha256:9")
     assert board.web.runs(board.web.change)
-    await board.changes.note_live(board.web)
+    await board.changes.note_live(board.web, turn())
     live = live_of(board.web, "")
     assert live is not None
     assert (live.image_tag, live.digest, live.deployment_id) == ("r/web:hotfix", "sha256:9", None)
@@ -170,7 +173,7 @@ async def test_a_restart_is_of_what_somebody_has_set_by_hand_and_that_is_live_th
 
 async def test_a_restart_is_of_a_change_that_has_stayed_without_rolling_out() -> None:
     board = Board(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
-    await board.changes.restart("web", "r", digest_of(ONE))
+    await board.changes.restart("web", turn("r"), digest_of(ONE))
     assert board.web.change == note(TWO, "b")
 
 
@@ -209,7 +212,9 @@ async def test_a_job_of_an_adopted_app_has_the_environment_of_its_container_what
     env = board.web.pod_template["spec"]["containers"][1]["env"] = [{"name": "COLOUR", "value": "blue"}]
     assert next(iter(board.web.managed)).startswith("initContainers/")
     with pytest.raises(Made) as made:
-        await KubernetesRuntime(board.cluster, nothing).run_job(release(), "migrate", ["up"], {}, lambda _text: None)
+        await KubernetesRuntime(board.cluster, nothing).run_job(
+            release(), turn(), "migrate", ["up"], {}, lambda _text: None
+        )
     (container,) = made.value.args[0]["spec"]["template"]["spec"]["containers"]
     assert container["env"] == env
 
@@ -233,26 +238,26 @@ def whatever_it_is(_workload: Workload) -> None:
 
 async def test_a_template_is_not_brought_back_after_another_change_was_accepted(board: Board) -> None:
     board.meanwhile = [lambda: board.set(deployment="z")]
-    await superseded(board.changes.restore(release(), recorded_template(), {}, whatever_it_is))
+    await superseded(board.changes.restore(release(), turn(), recorded_template(), {}, whatever_it_is))
     assert board.web.containers["containers/web"].image == TWO
 
 
 async def test_what_the_infraspec_declares_is_not_applied_after_another_change_was_accepted(board: Board) -> None:
     board.meanwhile = [lambda: board.set(deployment="z")]
-    await superseded(board.changes.apply(release(), whatever_it_is))
+    await superseded(board.changes.apply(release(), turn(), whatever_it_is))
     assert board.web.annotations["norn.dev/deployment"] == "z"
 
 
 async def test_what_the_infraspec_declares_is_applied_however_much_else_changes_meanwhile(board: Board) -> None:
     board.meanwhile = [lambda: board.set(status="1"), lambda: board.set(status="2")]
-    await board.changes.apply(release(), whatever_it_is)
+    await board.changes.apply(release(), turn(), whatever_it_is)
     assert board.web.annotations["norn.dev/deployment"] == "c"
 
 
 async def test_pods_are_not_made_anew_after_another_change_was_accepted(board: Board) -> None:
     board.meanwhile = [lambda: board.set(deployment="z")]
     before = copy.deepcopy(board.web.pod_template)
-    await superseded(board.changes.restart("web", "r", ""))
+    await superseded(board.changes.restart("web", turn("r"), ""))
     assert board.web.pod_template == before
 
 
@@ -260,7 +265,7 @@ async def test_what_rolled_out_is_not_noted_after_another_change_was_accepted() 
     board = Board(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
     seen = copy.deepcopy(board.web.obj)
     board.meanwhile = [lambda: board.set(deployment="z")]
-    await superseded(board.changes.note_live(Workload(seen)))
+    await superseded(board.changes.note_live(Workload(seen), turn()))
     assert board.web.live_id == "a"
 
 
@@ -269,8 +274,63 @@ async def test_the_way_back_is_noted_only_for_what_it_leads_back_from(
     board: Board, back_from: str, stays: bool
 ) -> None:
     board.set(**{"way-back": note(ONE, "a").to_text()})
-    await KubernetesRuntime(board.cluster, nothing).note_way_back("web", back_from, None)
+    await KubernetesRuntime(board.cluster, nothing).note_way_back("web", turn(), back_from, None)
     assert (board.web.way_back is not None) == stays
+
+
+# ---- the same, where it has not even looked yet ------------------------------------------------------------------
+
+LATE: dict[str, Callable[[Board], Awaitable[Any]]] = {
+    "the image": lambda board: board.changes.switch(
+        Switch("web", "c", Image("r/web:a", digest_of(ONE), "")), turn(fence=5), whatever_it_is
+    ),
+    "the template": lambda board: board.changes.restore(
+        release(), turn(fence=5), recorded_template(), {}, whatever_it_is
+    ),
+    "what the infraspec declares": lambda board: board.changes.apply(release(), turn(fence=5), whatever_it_is),
+    "new pods": lambda board: board.changes.restart("web", turn("r", 5), ""),
+    "replicas": lambda board: board.changes.scale("web", turn(fence=5), halt_patch),
+    "what is live": lambda board: board.changes.note_live(board.web, turn(fence=5)),
+    "the way back": lambda board: KubernetesRuntime(board.cluster, nothing).note_way_back(
+        "web", turn(fence=5), "a", None
+    ),
+    "what was live": lambda board: KubernetesRuntime(board.cluster, nothing).put_back("web", turn("b", 5), None, print),
+    "nothing at all": lambda board: board.changes.remove("web", turn("b", 5)),
+}
+
+
+@pytest.fixture
+def rolling() -> Board:
+    """Version two rolls out."""
+    return Board(deployment(TWO, change=note(TWO, "b"), live=note(ONE, "a")))
+
+
+@pytest.mark.parametrize("what", LATE)
+async def test_after_a_later_turn_nothing_is_changed_any_more(rolling: Board, what: str) -> None:
+    rolling.set(fence="6")
+    before = copy.deepcopy(rolling.web.obj)
+    await superseded(LATE[what](rolling))
+    assert rolling.web.obj == before
+
+
+@pytest.mark.parametrize("what", [what for what in LATE if what not in ("what was live", "nothing at all")])
+async def test_every_change_leaves_the_mark_of_its_turn(rolling: Board, what: str) -> None:
+    rolling.set(fence="4")
+    await LATE[what](rolling)
+    assert rolling.web.fence == 5
+
+
+async def test_a_turn_in_which_there_was_nothing_to_put_back_leaves_its_mark_all_the_same(rolling: Board) -> None:
+    rolling.set(fence="4")
+    await KubernetesRuntime(rolling.cluster, nothing).put_back("web", turn("z", 5), None, print)
+    assert (rolling.web.fence, rolling.web.change) == (5, note(TWO, "b"))
+
+
+async def test_what_is_somebody_elses_gets_no_mark(board: Board) -> None:
+    del board.web.annotations["norn.dev/deployment"]
+    before = copy.deepcopy(board.web.obj)
+    await KubernetesRuntime(board.cluster, nothing).put_back("web", turn("z", 5), None, print)
+    assert board.web.obj == before
 
 
 # ---- the log -----------------------------------------------------------------------------------------------------
@@ -278,5 +338,5 @@ async def test_the_way_back_is_noted_only_for_what_it_leads_back_from(
 
 async def test_a_note_is_no_patch_that_was_accepted(board: Board) -> None:
     with structlog.testing.capture_logs() as said:
-        assert await board.changes.note("web", {"norn.dev/way-back": "b"})
+        assert await board.changes.note("web", turn(), {"norn.dev/way-back": "b"})
     assert said == []

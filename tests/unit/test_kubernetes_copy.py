@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from tests.fixtures.turns import turn
 
 from norn.adapters.kubernetes import client, jobs, rollouts
 from norn.adapters.kubernetes.client import Cluster
@@ -268,8 +269,8 @@ async def test_a_job_is_followed_to_its_end_through_refusals(monkeypatch: pytest
     pod = {"metadata": {"name": "job-a"}, "spec": {"containers": [{"name": "migrate"}]},
            "status": {"containerStatuses": [ended]}}  # fmt: skip
     cluster = FakeCluster(FORBIDDEN, FORBIDDEN)
-    job = {"metadata": {"name": "job"}}
+    job = {"metadata": {"name": "job"}, "spec": {"parallelism": 1}}
     cluster.objects |= {Job: [job], Pod: [pod]}
     printed: list[str] = []
-    await JobRun(cluster, job, printed.append).run()
+    await JobRun(cluster, job, printed.append).run(turn())
     assert printed == ["[the end of its log could not be read]\n"]

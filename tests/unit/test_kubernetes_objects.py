@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.fixtures.turns import turn
 
 from norn.adapters.kubernetes.direct import plan_direct, read_direct, with_direct, without_direct
 from norn.adapters.kubernetes.manifests import job
@@ -163,25 +164,30 @@ def test_a_note_that_nobody_can_read_is_none() -> None:
 def test_the_patch_changes_the_images_of_the_named_containers_and_norns_annotations_alone() -> None:
     before = deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"), other="kept")
     images = dict.fromkeys(KEYS, ONE)
-    after = applied(before, image_patch(Workload(before), images, note(ONE, "c"), "why", resume=False))
+    after = applied(before, image_patch(Workload(before), images, note(ONE, "c"), "why", turn(fence=8), resume=False))
     wanted = copy.deepcopy(before)
     pod = wanted["spec"]["template"]["spec"]
     pod["initContainers"][0]["image"] = pod["containers"][1]["image"] = ONE
-    own = {"norn.dev/deployment", "norn.dev/change", "norn.dev/image", "kubernetes.io/change-cause"}
+    own = {f"norn.dev/{name}" for name in ("deployment", "change", "image", "fence")} | {"kubernetes.io/change-cause"}
     assert after["spec"] == wanted["spec"]
     changed = {name for name, text in after["metadata"]["annotations"].items()
                if before["metadata"]["annotations"].get(name) != text}  # fmt: skip
     assert changed == own
 
 
-@pytest.mark.parametrize("meanwhile", ["the image", "the position", "another change by Norn"])
+@pytest.mark.parametrize("meanwhile", ["the image", "the position", "another change by Norn", "a later turn"])
 def test_the_patch_fails_where_something_changed_meanwhile(meanwhile: str) -> None:
     before = deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"))
-    operations = image_patch(Workload(before), dict.fromkeys(KEYS, ONE), note(ONE, "c"), "why", resume=False)
+    before["metadata"]["annotations"]["norn.dev/fence"] = "7"
+    operations = image_patch(
+        Workload(before), dict.fromkeys(KEYS, ONE), note(ONE, "c"), "why", turn(fence=8), resume=False
+    )
     if meanwhile == "the image":
         before["spec"]["template"]["spec"]["containers"][1]["image"] = "r/web:hand"
     elif meanwhile == "the position":
         before["spec"]["template"]["spec"]["containers"].reverse()
+    elif meanwhile == "a later turn":
+        before["metadata"]["annotations"]["norn.dev/fence"] = "9"
     else:
         before["metadata"]["annotations"]["norn.dev/deployment"] = "z"
     with pytest.raises(AssertionError):
@@ -191,7 +197,9 @@ def test_the_patch_fails_where_something_changed_meanwhile(meanwhile: str) -> No
 def test_resuming_is_part_of_the_same_patch() -> None:
     before = deployment(TWO, change=note(TWO, "b"), live=note(TWO, "b"))
     before["spec"]["paused"] = True
-    operations = image_patch(Workload(before), dict.fromkeys(KEYS, ONE), note(ONE, "c"), "why", resume=True)
+    operations = image_patch(
+        Workload(before), dict.fromkeys(KEYS, ONE), note(ONE, "c"), "why", turn(fence=8), resume=True
+    )
     assert "paused" not in applied(before, operations)["spec"]
 
 

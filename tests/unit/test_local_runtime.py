@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from tests.fixtures.turns import turn
 
 from norn.adapters.local.app import Environment
 from norn.adapters.local.images import LocalImages
@@ -21,4 +22,4 @@ async def test_a_whole_template_is_not_brought_back_over_what_the_caller_has_not
     template = Template("worker", 1, None, None, {}, (), 300.0)
     release = Release("web", "c", Image("web:a", "sha256:1", ""), template, expected_digest="sha256:2")
     with pytest.raises(Stale, match="nothing is live"):
-        await runtime.apply(release)
+        await runtime.apply(release, turn())

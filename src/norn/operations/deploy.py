@@ -277,7 +277,9 @@ class DeploySteps:
         env = {"PGOPTIONS": f"-c lock_timeout={lock_timeout_ms}", "PGAPPNAME": _application(run)}
         try:
             release = Release(run.app, run.id, await self._image(run), Template.of(spec))
-            job = self._services.runtime.run_job(release, MIGRATION_JOB, migrations.command, env, run.output.write)
+            job = self._services.runtime.run_job(
+                release, run.turn, MIGRATION_JOB, migrations.command, env, run.output.write
+            )
             await _given_time_to_end(run, job)
         except ProgramFailed as failed:
             hint = "What was live is still live. Look at the migration's output."

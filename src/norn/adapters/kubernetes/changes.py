@@ -184,8 +184,8 @@ class Changes:
         """What was applied runs: all that is left to do of a Deployment that nothing has rolled out on yet.
 
         That one is made without replicas. Where there was none it cannot be told whether this is early or late: whoever
-        came after may have made one and removed it again. So the claim is confirmed while nothing runs, and what lets it
-        run finds this very object, or none.
+        came after may have made one and removed it again. So the claim is confirmed while nothing runs, and what lets
+        it run finds this very object, or none.
         """
         operations, replicas = resumed(workload, release.resume), release.template.replicas
         if workload.live is None:
@@ -212,7 +212,7 @@ class Changes:
                     return True
                 workload = Workload(obj)
                 refuse_late(workload, turn)
-                own = workload.annotations.get(DEPLOYMENT) == turn.operation_id
+                own = workload.change_id == turn.operation_id
                 if not own or workload.live is not None or not holds(workload):
                     return False
                 try:
@@ -245,7 +245,7 @@ class Changes:
                 order.refuse_others(workload)
                 if workload.foreign or workload.live is None:
                     raise nothing_live(app)
-                if workload.annotations.get(DEPLOYMENT) == operation_id:
+                if workload.change_id == operation_id:
                     return
                 if workload.paused:
                     raise paused(app)
@@ -338,9 +338,9 @@ class Changes:
         live = workload.live
         if live is not None and (live.deployment_id, live.containers) == (note.deployment_id, note.containers):
             return  # a restart is no new version
-        change = workload.annotations.get(DEPLOYMENT)
+        change = workload.change_id
         values = made_live(note, datetime.now(UTC))
-        if not await self.note(workload.name, turn, values, lambda found: found.annotations.get(DEPLOYMENT) == change):
+        if not await self.note(workload.name, turn, values, lambda found: found.change_id == change):
             raise superseded(await self._workload(workload.name, fresh=True))
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
-from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
 from norn.adapters.kubernetes.logs import Position, container_lines
 from norn.adapters.kubernetes.manifests import JOB_LABEL
 from norn.adapters.kubernetes.pods import pod_state
 from norn.adapters.kubernetes.resources import Job, Object, Pod, name_of
-from norn.domain.ports import Output
+from norn.domain.ports import Output, Turn
 from norn.domain.rollout import Attempts, Phase, PodState, RolloutState, judge
-from norn.errors import ClusterRefused, ProgramFailed, RuntimeUnavailable
+from norn.errors import ClusterRefused, LeaseLost, ProgramFailed, RuntimeUnavailable
 
 _LOOK_EVERY_S = 0.5
 _UNREACHABLE_S = 120.0
@@ -31,16 +32,37 @@ class JobRun:
         self._over = False
         self._said = ""
 
-    async def run(self) -> None:
-        """To its end. Raises ProgramFailed with the end of its log; the Job is deleted then as well."""
+    async def run(self, turn: Turn) -> None:
+        """To its end. Raises ProgramFailed with the end of its log; the Job is deleted then as well. LeaseLost."""
         if await self._cluster.patiently(lambda: self._cluster.create(self._job, Job)) is None:
             self._output("[it runs already; going on with it]\n")
+        await self._begin(turn)
         try:
             await self._to_the_end()
         except ProgramFailed:
             await delete_job(self._cluster, self._name)
             raise
         await delete_job(self._cluster, self._name)
+
+    async def _begin(self, turn: Turn) -> None:
+        """It is made without a pod, and gets one once the claim is confirmed.
+
+        Of one that has come to its end nothing is left that would say so: whoever comes late would run it again.
+        """
+        job = await self._look_at_job()
+        if job["spec"]["parallelism"]:
+            return
+        try:
+            await turn.confirm()
+        except LeaseLost:
+            with contextlib.suppress(PatchTestFailed):  # somebody goes on with it
+                await self._cluster.delete_as_seen(Job, job)
+            raise
+        begin = [
+            {"op": "test", "path": "/metadata/uid", "value": job["metadata"]["uid"]},
+            {"op": "replace", "path": "/spec/parallelism", "value": 1},
+        ]
+        await self._cluster.patiently(lambda: self._cluster.json_patch(Job, self._name, begin))
 
     async def _to_the_end(self) -> None:
         reading: asyncio.Task[None] | None = None
@@ -62,10 +84,14 @@ class JobRun:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
-    async def _look(self) -> tuple[Object, Object | None]:
+    async def _look_at_job(self) -> Object:
         job = await self._cluster.patiently(lambda: self._cluster.get(Job, self._name), _UNREACHABLE_S, allowed=True)
         if job is None:
             raise ProgramFailed(f"The Job {self._name} was deleted while it ran.", reason="deleted")
+        return job
+
+    async def _look(self) -> tuple[Object, Object | None]:
+        job = await self._look_at_job()
         label = {"job-name": self._name}
         pods = await self._cluster.patiently(lambda: self._cluster.list(Pod, label), _UNREACHABLE_S, allowed=True)
         return job, pods[0] if pods else None

@@ -168,6 +168,8 @@ def job(
         },
         "spec": {
             "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 0,  # until it is begun
             "template": {
                 "metadata": {"labels": {MANAGED_BY: "norn", JOB_LABEL: release.deployment_id}},
                 "spec": kept

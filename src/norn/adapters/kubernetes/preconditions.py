@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from norn.adapters.kubernetes.client import MANAGER, Conflict
-from norn.adapters.kubernetes.workload import DEPLOYMENT, FENCE, PREFIX, Workload, live_of, reference_of
+from norn.adapters.kubernetes.workload import FENCE, PREFIX, Workload, live_of, reference_of
 from norn.domain.ports import Release, Switch, Turn
 from norn.errors import Busy, ForeignFields, Paused, RolloutFailed, Stale
 
@@ -27,7 +27,7 @@ class Order:
         """Raises RolloutFailed, reason `superseded`."""
         refuse_late(workload, self._turn)
         first = self._first = self._first or workload
-        if workload.annotations.get(DEPLOYMENT) not in (self._change_id, first.annotations.get(DEPLOYMENT)):
+        if workload.change_id not in (self._change_id, first.change_id):
             raise superseded(workload)
 
 
@@ -106,7 +106,7 @@ def always_changed(app: str) -> Busy:
 
 def superseded(workload: Workload) -> RolloutFailed:
     return RolloutFailed(
-        f"Another change of {workload.name} was accepted since ({workload.annotations.get(DEPLOYMENT)}).",
+        f"Another change of {workload.name} was accepted since ({workload.change_id}).",
         reason="superseded",
         hint=f"`norn status {workload.name}` shows what is live. Where nobody else has changed it, its annotation "
         f"{FENCE} is from a database whose clock was ahead: remove it.",

@@ -18,7 +18,7 @@ from norn.adapters.kubernetes.preconditions import superseded
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Autoscaler, Object
 from norn.adapters.kubernetes.warnings import last_warning
-from norn.adapters.kubernetes.workload import DEPLOYMENT, Note, Workload, digest_of, last_manager
+from norn.adapters.kubernetes.workload import Note, Workload, digest_of, last_manager
 from norn.domain.ports import Output
 from norn.domain.rollout import Attempts, Phase, Progress, RolloutState, is_behind, judge
 from norn.errors import ClusterRefused, NornError, RolloutFailed, RuntimeUnavailable
@@ -138,7 +138,7 @@ class RolloutWatch:
         self._line(f"{error.message} The rollout goes on without Norn; waiting")
 
     def _refuse_others(self, workload: Workload) -> None:
-        if workload.annotations.get(DEPLOYMENT) != self._change_id or workload.change is None:
+        if workload.change_id != self._change_id or workload.change is None:
             raise superseded(workload)
         self._note = workload.change
         if not workload.runs(workload.change):

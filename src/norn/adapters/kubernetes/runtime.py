@@ -30,7 +30,6 @@ from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Object, Pod, Secret, Service
 from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.workload import (
-    DEPLOYMENT,
     WAY_BACK,
     Note,
     Workload,
@@ -264,7 +263,7 @@ class KubernetesRuntime:
         """The replicas that `halt` has written down, all of them healthy. Raises RolloutFailed."""
         await self._remember_mark(app)
         workload = await self._halts.give_back(app, turn, output)
-        await self.watch(app, workload.annotations.get(DEPLOYMENT, ""), turn, timeout_s, output)
+        await self.watch(app, workload.change_id or "", turn, timeout_s, output)
 
     async def halted(self) -> Sequence[str]:
         """Those that Norn has scaled to none, and not back."""
@@ -279,7 +278,7 @@ class KubernetesRuntime:
     async def available(self, app: str, deployment_id: str) -> int:
         """Replicas of the new ReplicaSet that are available."""
         obj = await self._cluster.patiently(lambda: self._mirror.refresh(app), allowed=True)
-        if obj is None or (workload := Workload(obj)).annotations.get(DEPLOYMENT) != deployment_id:
+        if obj is None or (workload := Workload(obj)).change_id != deployment_id:
             return 0
         await self._cluster.patiently(lambda: self._mirror.look(obj), allowed=True)  # what it decides is final
         replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(app).values())
@@ -292,7 +291,7 @@ class KubernetesRuntime:
         where what is put back does not become healthy either.
         """
         workload = await self._changes.take_turn(app, turn)
-        if workload is None or workload.annotations.get(DEPLOYMENT) != turn.operation_id:
+        if workload is None or workload.change_id != turn.operation_id:
             return
         if not workload.runs(workload.change):
             output(f"{last_manager(workload, MANAGER)} has changed the image since: it stays as it is\n")
@@ -348,7 +347,7 @@ class KubernetesRuntime:
         return await self._cluster.patiently(lambda: job_runs(self._cluster, operation_id))
 
     async def run_job(
-        self, release: Release, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
+        self, release: Release, turn: Turn, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
     ) -> None:
         """As a Job; one that an interrupted server began is followed to its end. Raises ProgramFailed."""
         workload = await self._waited_for(release.app)
@@ -366,7 +365,7 @@ class KubernetesRuntime:
             await self._ensure_secret(release.app, release.template)
         job = manifests.job(release, name, command, env, pod=pod, container=container)
         output(f"{name}: running in {release.image.tag}, as the Job {job['metadata']['name']}\n")
-        await JobRun(self._cluster, job, output).run()
+        await JobRun(self._cluster, job, output).run(turn)
 
     async def end_job(self, app: str, name: str, operation_id: str) -> None:
         await delete_job(self._cluster, manifests.job_name(name, operation_id))

@@ -6,6 +6,9 @@ from norn.adapters.kubernetes.client import Cluster
 from norn.adapters.kubernetes.resources import Event, Object
 from norn.errors import ClusterRefused, RuntimeUnavailable
 
+_OF_EVERY_POD = frozenset({"MissingClusterDNS", "DNSConfigForming"})
+"""The kubelet says it again and again, and pods become ready all the same."""
+
 
 async def last_warning(cluster: Cluster, pod: str) -> str:
     """The newest warning about a pod (`Unhealthy: Readiness probe failed: …`); empty where Norn may not look."""
@@ -14,7 +17,7 @@ async def last_warning(cluster: Cluster, pod: str) -> str:
         events = await cluster.list(Event, fields=about)
     except (RuntimeUnavailable, ClusterRefused):
         return ""
-    newest = max(events, key=_when, default=None)
+    newest = max((event for event in events if event.get("reason") not in _OF_EVERY_POD), key=_when, default=None)
     return f"{newest.get('reason')}: {' '.join(str(newest.get('message')).split())}" if newest else ""
 
 

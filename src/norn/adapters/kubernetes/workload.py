@@ -121,6 +121,11 @@ class Workload:
         return int(self.obj["metadata"].get("generation", 0))
 
     @property
+    def change_id(self) -> str | None:
+        """Of the last change that was accepted: a deployment's, or a restart's; None where none ever was."""
+        return self.annotations.get(DEPLOYMENT)
+
+    @property
     def fence(self) -> int:
         """0 where there is none: an older server, or nobody, has changed it."""
         text = self.annotations.get(FENCE, "")
@@ -147,7 +152,7 @@ class Workload:
     @property
     def foreign(self) -> bool:
         """Norn has neither made nor adopted it."""
-        return DEPLOYMENT not in self.annotations
+        return self.change_id is None
 
     @property
     def adopted(self) -> bool:

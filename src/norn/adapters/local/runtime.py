@@ -250,7 +250,7 @@ class LocalRuntime:
         return False
 
     async def run_job(
-        self, release: Release, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
+        self, release: Release, turn: Turn, name: str, command: Sequence[str], env: Mapping[str, str], output: Output
     ) -> None:
         """Run a command in an image to its end, with the environment that the image's own infraspec gives the app.
 

@@ -362,6 +362,7 @@ class Runtime(Protocol):
     async def run_job(
         self,
         release: Release,
+        turn: Turn,
         name: str,
         command: Sequence[str],
         env: Mapping[str, str],
@@ -369,7 +370,8 @@ class Runtime(Protocol):
     ) -> None:
         """Run a command in an image once, to its end, with the app's own environment and `env` over it.
 
-        `release.deployment_id` is the operation that it belongs to. Nothing of it is left then. Raises ProgramFailed.
+        `release.deployment_id` is the operation that it belongs to. Nothing of it is left then. Raises ProgramFailed,
+        LeaseLost.
         """
         ...
 
