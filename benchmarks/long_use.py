@@ -9,6 +9,9 @@ import argparse
 import os
 import random
 import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -24,6 +27,8 @@ from benchmarks.report import show
 
 APPS, OPERATIONS, AT_ONCE = 50, 5_000, 24
 SHARE = {"rollback": 30, "restart": 10, "prune": 60}
+QUIET_S = 100.0
+"""Connections that were kept for the next request are closed by then."""
 WARM = 0.5
 """The part of the run after which memory is compared: until then caches, pools and the allocator's arenas fill."""
 
@@ -36,20 +41,41 @@ def memory_mib(server: NornServer) -> float:
     return int(found.split()[1]) / 1024
 
 
-def counts(server: NornServer, database: str) -> dict[str, int]:
-    """What may not grow: open files and children of the process, its connections, files of operations."""
-    assert server.process is not None
-    pid = server.process.pid
-    work = server.home / "work"
+ROWS = """
+SELECT (SELECT count(*) FROM operations WHERE finished_at IS NULL OR owner IS NOT NULL OR lease_until IS NOT NULL)
+     + (SELECT count(*) FROM operation_steps WHERE status = 'running')
+     + (SELECT count(*) FROM deployments WHERE finished_at IS NULL)
+     + (SELECT count(*) FROM deployments WHERE NOT EXISTS (SELECT FROM operations o WHERE o.id = deployments.id))
+     + (SELECT count(*) FROM events WHERE operation_id IS NOT NULL
+        AND NOT EXISTS (SELECT FROM operations o WHERE o.id = events.operation_id)) AS rows,
+       (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'norn') AS connections
+"""
+"""Rows that nothing stands behind any more, or that still say that something is under way."""
+
+
+def counts(servers: Sequence[NornServer], database: str) -> dict[str, int]:
+    """What may not grow: open files and children of the processes, connections, files of operations, rows."""
+    found: Counter[str] = Counter()
+    for server in servers:
+        assert server.process is not None
+        pid, work = server.process.pid, server.home / "work"
+        found["files"] += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        found["children"] += len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        found["workFiles"] += len(list(work.iterdir())) if work.exists() else 0
     with psycopg.connect(database) as connection:
-        cursor = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'norn'")
-        row = cursor.fetchone()
-    return {
-        "files": len(list(Path(f"/proc/{pid}/fd").iterdir())),
-        "children": len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()),
-        "connections": int(row[0]) if row else 0,
-        "workFiles": len(list(work.iterdir())) if work.exists() else 0,
-    }
+        row = connection.execute(ROWS).fetchone()
+    assert row is not None
+    return dict(found) | {"rows": int(row[0]), "connections": int(row[1])}
+
+
+def quiet(servers: Sequence[NornServer], database: str, enough: Mapping[str, int] = {}) -> dict[str, int]:
+    """Once what was kept open for the next request is closed; at once where there is no more than `enough`."""
+    deadline = time.monotonic() + QUIET_S
+    while True:
+        found = counts(servers, database)
+        if all(number <= enough.get(name, -1) for name, number in found.items()) or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
 
 
 def fifty(server: NornServer, space: Namespace) -> tuple[list[str], str]:
@@ -112,15 +138,12 @@ def main() -> None:
             ended += use(servers, space, apps, args.operations // parts, chance)
             growth.append([memory_mib(server) for server in servers])
             if part == int(parts * WARM) - 1:
-                before = {
-                    name: max(counts(server, database)[name] for server in servers) for name in ("files", "children")
-                }
+                before = quiet(servers, database)
         warm = growth[int(parts * WARM) - 1]
         ratios = [last / first for last, first in zip(growth[-1], warm, strict=True)]
         until(lambda: not any(server.api("GET", "/api/servers").body["staleLeases"] for server in servers), "no lease")
-        after = [counts(server, database) for server in servers]
-        with psycopg.connect(database) as connection:
-            row = connection.execute("SELECT count(*) FROM operations WHERE finished_at IS NULL").fetchone()
+        after = quiet(servers, database, before)
+        more = {name: number - before[name] for name, number in after.items()} | {"rows": after["rows"]}
         failed = [operation["error"] for operation in ended if operation["status"] == "failed"]
         show(
             "a_day_of_use",
@@ -128,18 +151,14 @@ def main() -> None:
                 "operations": len(ended),
                 "failed": len(failed),
                 "errors": sorted({f"{error['code']}: {error['message']}"[:200] for error in failed})[:5],
-                "unfinished": int(row[0]) if row else 0,
                 "memoryMiB": [round(value) for value in growth[-1]],
                 "byTenthsMiB": [round(max(values)) for values in growth],
                 "memoryRatio": round(max(ratios), 3),
                 "medianRatio": round(median(ratios), 3),
-                "filesMore": max(found["files"] for found in after) - before["files"],
-                "childrenMore": max(found["children"] for found in after) - before["children"],
-                "connections": after[0]["connections"],
-                "workFiles": sum(found["workFiles"] for found in after),
+                "moreThanInTheMiddle": more,
             },
             reach="each server's memory flat within 10 %, nothing unfinished or left",
-            reached=max(ratios) <= 1.1 and not failed and not any(found["workFiles"] for found in after),
+            reached=max(ratios) <= 1.1 and not failed and max(more.values()) <= 0,
         )
 
 
