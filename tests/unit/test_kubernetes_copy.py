@@ -97,7 +97,10 @@ class FakeCluster(Cluster):
     async def create(self, obj: Object, kind: Kind) -> Object | None:
         return obj
 
-    async def delete(self, kind: Kind, name: str) -> None:
+    async def json_patch(self, kind: Kind, name: str, operations: Sequence[Object]) -> Object | None:
+        return await self.get(kind, name)
+
+    async def delete_as_seen(self, kind: Kind, obj: Object) -> None:
         self.objects[Pod] = []
 
     @property
@@ -269,7 +272,7 @@ async def test_a_job_is_followed_to_its_end_through_refusals(monkeypatch: pytest
     pod = {"metadata": {"name": "job-a"}, "spec": {"containers": [{"name": "migrate"}]},
            "status": {"containerStatuses": [ended]}}  # fmt: skip
     cluster = FakeCluster(FORBIDDEN, FORBIDDEN)
-    job = {"metadata": {"name": "job"}, "spec": {"parallelism": 1}}
+    job = {"metadata": {"name": "job", "uid": "1"}, "spec": {"parallelism": 1}}
     cluster.objects |= {Job: [job], Pod: [pod]}
     printed: list[str] = []
     await JobRun(cluster, job, printed.append).run(turn())

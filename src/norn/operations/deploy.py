@@ -295,7 +295,7 @@ class DeploySteps:
 
     async def end_migration(self, run: Run) -> None:
         """End what still runs of it, its sessions too: a statement outlives whoever sent it. What it did stays."""
-        await self._services.runtime.end_job(run.app, MIGRATION_JOB, run.id)
+        await self._services.runtime.end_job(run.app, run.turn, MIGRATION_JOB)
         spec = await self._spec(run)
         if spec.migrations is not None and (database := await self._database(spec)) is not None:
             ended = await self._services.databases.end_sessions(database, _application(run))

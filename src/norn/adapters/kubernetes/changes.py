@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from norn.adapters.kubernetes import manifests
-from norn.adapters.kubernetes.client import MANAGER, Cluster, Conflict, PatchTestFailed
+from norn.adapters.kubernetes.client import Cluster, Conflict, PatchTestFailed
 from norn.adapters.kubernetes.patches import (
     annotate,
     fenced,
@@ -26,6 +26,7 @@ from norn.adapters.kubernetes.patches import (
 from norn.adapters.kubernetes.preconditions import (
     Order,
     always_changed,
+    confirming,
     images_for,
     nothing_live,
     nothing_there,
@@ -36,9 +37,9 @@ from norn.adapters.kubernetes.preconditions import (
 )
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Deployment, Object, annotations_of
-from norn.adapters.kubernetes.workload import CHANGE, DEPLOYMENT, RESTARTED, Note, Workload, running
+from norn.adapters.kubernetes.workload import BEGUN, CHANGE, DEPLOYMENT, RESTARTED, Note, Workload, running
 from norn.domain.ports import Release, Switch, Turn
-from norn.errors import Busy, LeaseLost
+from norn.errors import Busy, RolloutFailed
 
 log = structlog.get_logger(__name__)
 
@@ -163,8 +164,10 @@ class Changes:
                 if before is not None:
                     order.refuse_others(Workload(before))
                     refuse(Workload(before))
+                else:
+                    force = False
                 try:
-                    obj = await self._cluster.apply(Deployment, _as_seen(wanted, before), force=force)
+                    obj = await self._cluster.apply(Deployment, manifests.as_seen(wanted, before), force=force)
                 except Conflict as conflict:
                     if before is not None and conflict.causes:  # none: it has changed since the look
                         refuse_foreign(release, conflict)
@@ -178,26 +181,28 @@ class Changes:
                     continue
             raise always_changed(release.app)
 
-        await self._cluster.patiently(attempt)
+        async with confirming(turn, lambda: self.remove(release.app, turn, lambda found: not found.begun)):
+            await self._cluster.patiently(attempt)
 
     async def _begin(self, workload: Workload, release: Release, turn: Turn) -> None:
-        """What was applied runs: all that is left to do of a Deployment that nothing has rolled out on yet.
+        """What was applied runs: all that is left to do of a Deployment that has never been let run.
 
         That one is made without replicas. Where there was none it cannot be told whether this is early or late: whoever
         came after may have made one and removed it again. So the claim is confirmed while nothing runs, and what lets
-        it run finds this very object, or none.
+        it run finds this very object, or none. Raises PatchTestFailed, LeaseLost.
         """
         operations, replicas = resumed(workload, release.resume), release.template.replicas
-        if workload.live is None:
-            try:
-                await turn.confirm()
-            except LeaseLost:
-                await self.remove(workload.name, turn, lambda found: not found.replicas)
-                raise
+        if not workload.begun:
+            await turn.confirm()
+            operations += annotate(workload, {BEGUN: "yes"})
             if workload.replicas != replicas:
                 operations.append({"op": "add", "path": "/spec/replicas", "value": replicas})
-        if operations:
-            await self._patch(workload, unchanged_since(workload) + operations)
+        if not operations:
+            return
+        obj = await self._cluster.json_patch(Deployment, workload.name, unchanged_since(workload) + operations)
+        if obj is None:
+            raise PatchTestFailed(f"{workload.name} was removed meanwhile.")
+        self._mirror.deployments.put(obj)
 
     async def remove(self, app: str, turn: Turn, holds: Callable[[Workload], bool] = lambda _: True) -> bool:
         """Remove the Deployment, where this operation's change came last, nothing has rolled out on it, and it `holds`.
@@ -281,7 +286,7 @@ class Changes:
                 workload = await self._workload(app, fresh=True)
                 refuse_late(workload, turn)
                 operations = patch(workload)
-                if not operations:
+                if not operations and (turn is None or workload.fence == turn.fence):
                     return workload
                 marked = [*unchanged_since(workload), *operations, *annotate(workload, fenced(turn))]
                 try:
@@ -324,12 +329,18 @@ class Changes:
     async def take_turn(self, app: str, turn: Turn) -> Workload | None:
         """Leave the mark of this turn, so that whoever comes late is refused, and only then look.
 
-        None where there is nothing, or nothing of Norn's.
+        None where there is nothing, or nothing of Norn's, or another installation has changed it since. LeaseLost.
         """
         obj = await self._cluster.patiently(lambda: self._mirror.refresh(app))
-        if obj is None or not await self.note(app, turn, {}, lambda found: not found.foreign):
+        if obj is None:
             return None
-        return await self._cluster.patiently(lambda: self._workload(app, fresh=True))
+        try:
+            if not await self.note(app, turn, {}, lambda found: not found.foreign):
+                return None
+            return await self._cluster.patiently(lambda: self._workload(app, fresh=True))
+        except RolloutFailed:
+            await turn.confirm()  # or it is this server that comes late
+            return None
 
     async def note_live(self, workload: Workload, turn: Turn | None) -> None:
         """What was accepted last has rolled out."""
@@ -342,26 +353,6 @@ class Changes:
         values = made_live(note, datetime.now(UTC))
         if not await self.note(workload.name, turn, values, lambda found: found.change_id == change):
             raise superseded(await self._workload(workload.name, fresh=True))
-
-
-def _as_seen(wanted: Object, before: Object | None) -> Object:
-    """To be applied only to the object as it was looked at; where there was none, without replicas.
-
-    One that somebody else has made meanwhile has some, and so conflicts.
-    """
-    if before is None:
-        return wanted | {"spec": wanted["spec"] | {"replicas": 0}}
-    metadata = wanted["metadata"] | {"resourceVersion": before["metadata"]["resourceVersion"]}
-    if not _applied_replicas(before):
-        return wanted | {"metadata": metadata}
-    return wanted | {"metadata": metadata, "spec": wanted["spec"] | {"replicas": before["spec"]["replicas"]}}
-
-
-def _applied_replicas(obj: Object) -> bool:
-    """Whether they are as they were applied: what is applied once and then left out falls back to 1."""
-    applied = [entry for entry in obj["metadata"].get("managedFields") or ()
-               if (entry.get("manager"), entry.get("operation")) == (MANAGER, "Apply")]  # fmt: skip
-    return any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in applied)
 
 
 def _test(path: str, value: str) -> Object:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections.abc import Sequence
 
 from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
 from norn.adapters.kubernetes.logs import Position, container_lines
 from norn.adapters.kubernetes.manifests import JOB_LABEL
 from norn.adapters.kubernetes.pods import pod_state
-from norn.adapters.kubernetes.resources import Job, Object, Pod, name_of
+from norn.adapters.kubernetes.preconditions import confirming
+from norn.adapters.kubernetes.resources import Job, Object, Pod, annotations_of, name_of
+from norn.adapters.kubernetes.workload import FENCE
 from norn.domain.ports import Output, Turn
 from norn.domain.rollout import Attempts, Phase, PodState, RolloutState, judge
-from norn.errors import ClusterRefused, LeaseLost, ProgramFailed, RuntimeUnavailable
+from norn.errors import Busy, ClusterRefused, ProgramFailed, RuntimeUnavailable
 
 _LOOK_EVERY_S = 0.5
+_LOOKS = 12
+_FENCE = "/metadata/annotations/" + FENCE.replace("/", "~1")
 _UNREACHABLE_S = 120.0
 _TAIL_CHARS = 16_384
 
@@ -34,35 +40,40 @@ class JobRun:
 
     async def run(self, turn: Turn) -> None:
         """To its end. Raises ProgramFailed with the end of its log; the Job is deleted then as well. LeaseLost."""
-        if await self._cluster.patiently(lambda: self._cluster.create(self._job, Job)) is None:
-            self._output("[it runs already; going on with it]\n")
-        await self._begin(turn)
+        async with confirming(turn, lambda: delete_job(self._cluster, self._name, turn, begun=False)):
+            await self._begin(turn)
         try:
             await self._to_the_end()
         except ProgramFailed:
-            await delete_job(self._cluster, self._name)
+            await delete_job(self._cluster, self._name, turn)
             raise
-        await delete_job(self._cluster, self._name)
+        await delete_job(self._cluster, self._name, turn)
 
     async def _begin(self, turn: Turn) -> None:
         """It is made without a pod, and gets one once the claim is confirmed.
 
         Of one that has come to its end nothing is left that would say so: whoever comes late would run it again.
         """
-        job = await self._look_at_job()
-        if job["spec"]["parallelism"]:
-            return
-        try:
+        for _ in range(_LOOKS):
+            if await self._cluster.patiently(lambda: self._cluster.create(self._job, Job)) is None:
+                self._output("[it is there already; going on with it]\n")
+            job = await self._cluster.patiently(lambda: self._cluster.get(Job, self._name), allowed=True)
+            if job is None:
+                continue  # who comes late takes away again what he has made
             await turn.confirm()
-        except LeaseLost:
-            with contextlib.suppress(PatchTestFailed):  # somebody goes on with it
-                await self._cluster.delete_as_seen(Job, job)
-            raise
-        begin = [
-            {"op": "test", "path": "/metadata/uid", "value": job["metadata"]["uid"]},
-            {"op": "replace", "path": "/spec/parallelism", "value": 1},
-        ]
-        await self._cluster.patiently(lambda: self._cluster.json_patch(Job, self._name, begin))
+            begin = [
+                {"op": "test", "path": "/metadata/uid", "value": job["metadata"]["uid"]},
+                {"op": "test", "path": _FENCE, "value": annotations_of(job).get(FENCE)},
+                {"op": "add", "path": _FENCE, "value": str(turn.fence)},
+                {"op": "replace", "path": "/spec/parallelism", "value": 1},
+            ]
+            with contextlib.suppress(PatchTestFailed):
+                if await self._cluster.patiently(functools.partial(self._patch, begin)) is not None:
+                    return
+        raise Busy(f"Somebody else makes and removes the Job {self._name} all the time.")
+
+    async def _patch(self, operations: Sequence[Object]) -> Object | None:
+        return await self._cluster.json_patch(Job, self._name, operations)
 
     async def _to_the_end(self) -> None:
         reading: asyncio.Task[None] | None = None
@@ -84,14 +95,10 @@ class JobRun:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
-    async def _look_at_job(self) -> Object:
+    async def _look(self) -> tuple[Object, Object | None]:
         job = await self._cluster.patiently(lambda: self._cluster.get(Job, self._name), _UNREACHABLE_S, allowed=True)
         if job is None:
             raise ProgramFailed(f"The Job {self._name} was deleted while it ran.", reason="deleted")
-        return job
-
-    async def _look(self) -> tuple[Object, Object | None]:
-        job = await self._look_at_job()
         label = {"job-name": self._name}
         pods = await self._cluster.patiently(lambda: self._cluster.list(Pod, label), _UNREACHABLE_S, allowed=True)
         return job, pods[0] if pods else None
@@ -151,9 +158,27 @@ def _ended(job: Object, pod: Object | None) -> str | None:
     return None
 
 
-async def delete_job(cluster: Cluster, name: str) -> None:
-    """Delete a Job, and wait until no pod of it runs any longer (a minute at most)."""
-    await cluster.patiently(lambda: cluster.delete(Job, name))
+async def delete_job(cluster: Cluster, name: str, turn: Turn, *, begun: bool = True) -> None:
+    """Delete a Job, and wait until no pod of it runs any longer (a minute at most).
+
+    One that somebody with a later turn goes on with stays; with `begun=False` also one that has been begun.
+    """
+
+    async def attempt() -> bool:
+        for _ in range(_LOOKS):
+            job = await cluster.get(Job, name)
+            if job is None:
+                return True
+            fence = annotations_of(job).get(FENCE, "0")
+            if int(fence) > turn.fence or (not begun and job["spec"]["parallelism"]):
+                return False
+            with contextlib.suppress(PatchTestFailed):  # its status changes with its pod's
+                await cluster.delete_as_seen(Job, job)
+                return True
+        raise Busy(f"Somebody else changes the Job {name} all the time.")
+
+    if not await cluster.patiently(attempt):
+        return
     for _ in range(120):
         if not await cluster.patiently(lambda: cluster.list(Pod, {"job-name": name})):
             return

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 
+from norn.adapters.kubernetes.client import MANAGER
 from norn.adapters.kubernetes.patches import accepted
-from norn.adapters.kubernetes.resources import Object
-from norn.adapters.kubernetes.workload import MANAGED_BY, Note, reference_of
+from norn.adapters.kubernetes.resources import Object, annotations_of
+from norn.adapters.kubernetes.workload import BEGUN, FENCE, MANAGED_BY, Note, reference_of
 from norn.domain.ports import Release, Template, Turn
 
 APP_LABEL = "app.kubernetes.io/name"
@@ -59,6 +60,31 @@ def deployment(release: Release, turn: Turn | None = None) -> Object:
             },
         },
     }  # fmt: skip
+
+
+def as_seen(wanted: Object, before: Object | None) -> Object:
+    """To be applied only to the object as it was looked at; where there was none, without replicas.
+
+    One that was begun meanwhile says so, and so conflicts. The uid, since `resourceVersion` alone makes a new one where
+    the one that was looked at is gone.
+    """
+    metadata, spec = wanted["metadata"], wanted["spec"]
+    unbegun = {"annotations": metadata["annotations"] | {BEGUN: "no"}}
+    if before is None:
+        return wanted | {"metadata": metadata | unbegun, "spec": spec | {"replicas": 0}}
+    seen = {name: before["metadata"][name] for name in ("uid", "resourceVersion")}
+    if annotations_of(before).get(BEGUN) == "no":
+        seen |= unbegun
+    if _applied_replicas(before):
+        spec = spec | {"replicas": before["spec"]["replicas"]}
+    return wanted | {"metadata": metadata | seen, "spec": spec}
+
+
+def _applied_replicas(obj: Object) -> bool:
+    """Whether they are as they were applied: what is applied once and then left out falls back to 1."""
+    applied = [entry for entry in obj["metadata"].get("managedFields") or ()
+               if (entry.get("manager"), entry.get("operation")) == (MANAGER, "Apply")]  # fmt: skip
+    return any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in applied)
 
 
 def _process(app: str, template: Template) -> Object:
@@ -143,6 +169,7 @@ def job_name(name: str, operation_id: str) -> str:
 
 def job(
     release: Release,
+    turn: Turn,
     name: str,
     command: Sequence[str],
     env: Mapping[str, str],
@@ -165,6 +192,7 @@ def job(
         "metadata": {
             "name": job_name(name, release.deployment_id),
             "labels": {MANAGED_BY: "norn", JOB_LABEL: release.deployment_id},
+            "annotations": {FENCE: str(turn.fence)},
         },
         "spec": {
             "backoffLimit": 0,

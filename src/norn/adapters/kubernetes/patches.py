@@ -39,11 +39,14 @@ def annotate(workload: Workload, values: Mapping[str, str | None]) -> list[Objec
 
 
 def unchanged_since(workload: Workload) -> list[Object]:
-    """Operations that hold only while nobody else has made a change through Norn."""
+    """Operations that hold only while nobody else has made a change through Norn; none where it is not Norn's.
+
+    A test for null is one for nothing (of the API server; RFC 6902 does not say).
+    """
+    if workload.foreign:
+        return []
     return [
-        {"op": "test", "path": _pointer(name), "value": workload.annotations[name]}
-        for name in (DEPLOYMENT, FENCE)
-        if name in workload.annotations
+        {"op": "test", "path": _pointer(name), "value": workload.annotations.get(name)} for name in (DEPLOYMENT, FENCE)
     ]
 
 

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
 from norn.adapters.kubernetes.client import MANAGER, Conflict
 from norn.adapters.kubernetes.workload import FENCE, PREFIX, Workload, live_of, reference_of
 from norn.domain.ports import Release, Switch, Turn
-from norn.errors import Busy, ForeignFields, Paused, RolloutFailed, Stale
+from norn.errors import Busy, ForeignFields, LeaseLost, NornError, Paused, RolloutFailed, Stale
+
+TIDYING_S = 10.0
+
+
+@asynccontextmanager
+async def confirming(turn: Turn, tidy: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Within, something is made, the claim is confirmed, and what was made is begun. Raises LeaseLost.
+
+    Where the claim is lost, `tidy` takes away what was made; also where that is noticed first by others of this server,
+    who cancel it.
+    """
+
+    async def unless_kept() -> None:
+        try:
+            await turn.confirm()
+        except LeaseLost:
+            await tidy()
+
+    try:
+        yield
+    except LeaseLost:
+        with suppress(NornError):
+            await tidy()
+        raise
+    except asyncio.CancelledError:
+        with suppress(NornError, TimeoutError):
+            await asyncio.shield(asyncio.wait_for(unless_kept(), TIDYING_S))
+        raise
 
 
 def refuse_late(workload: Workload, turn: Turn | None) -> None:
     """Raises RolloutFailed, reason `superseded`, where an operation of a later turn has changed something already."""
     if turn is not None and workload.fence > turn.fence:
-        raise superseded(workload)
+        raise RolloutFailed(
+            f"{workload.name} was changed by a later operation already ({FENCE} is {workload.fence}, this one has "
+            f"{turn.fence}).",
+            reason="superseded",
+            hint=f"`norn status {workload.name}` shows what is live. Where nobody else has changed it, Norn's database "
+            f"has a clock that is behind: set it, or `kubectl annotate deployment/{workload.name} {FENCE}-`.",
+        )
 
 
 class Order:
@@ -108,8 +146,7 @@ def superseded(workload: Workload) -> RolloutFailed:
     return RolloutFailed(
         f"Another change of {workload.name} was accepted since ({workload.change_id}).",
         reason="superseded",
-        hint=f"`norn status {workload.name}` shows what is live. Where nobody else has changed it, its annotation "
-        f"{FENCE} is from a database whose clock was ahead: remove it.",
+        hint=f"`norn status {workload.name}` shows what is live.",
     )
 
 

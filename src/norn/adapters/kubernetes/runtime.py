@@ -25,7 +25,7 @@ from norn.adapters.kubernetes.pods import (
     running_digests,
     template_of,
 )
-from norn.adapters.kubernetes.preconditions import paused, refuse_unseen
+from norn.adapters.kubernetes.preconditions import always_changed, paused, refuse_unseen
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Object, Pod, Secret, Service
 from norn.adapters.kubernetes.rollouts import RolloutWatch
@@ -183,8 +183,9 @@ class KubernetesRuntime:
             )
         workload = Workload(obj)
         adoption = plan_adoption(workload, await self._pods(workload), turn.operation_id, container)
-        if adoption.notes:
-            await self._changes.note(app, turn, adoption.notes)
+        await turn.confirm()  # there is no fence yet
+        if not await self._changes.note(app, turn, adoption.notes, lambda found: found.obj["spec"] == obj["spec"]):
+            raise always_changed(app)
         return adoption.image
 
     # ---- changing what runs --------------------------------------------------------------------------------------
@@ -362,13 +363,14 @@ class KubernetesRuntime:
                 )
             container = pod["containers"][workload.containers[own].position]
         else:
+            await turn.confirm()  # a Secret has no fence
             await self._ensure_secret(release.app, release.template)
-        job = manifests.job(release, name, command, env, pod=pod, container=container)
+        job = manifests.job(release, turn, name, command, env, pod=pod, container=container)
         output(f"{name}: running in {release.image.tag}, as the Job {job['metadata']['name']}\n")
         await JobRun(self._cluster, job, output).run(turn)
 
-    async def end_job(self, app: str, name: str, operation_id: str) -> None:
-        await delete_job(self._cluster, manifests.job_name(name, operation_id))
+    async def end_job(self, app: str, turn: Turn, name: str) -> None:
+        await delete_job(self._cluster, manifests.job_name(name, turn.operation_id), turn)
 
     async def database_url(self, spec: Infraspec) -> str | None:
         """DATABASE_URL as the app's pods get it; None where it is in a place that Norn may not read."""

@@ -34,6 +34,8 @@ ADOPTED = PREFIX + "adopted"
 """Somebody else has made the Deployment: of its pod template only the image is Norn's."""
 FENCE = PREFIX + "fence"
 """Of the last operation that has changed something: none with a lower one changes anything any more."""
+BEGUN = PREFIX + "begun"
+"""`no` until it is let run for the first time, and `yes` from then on: whoever makes one anew would set it back."""
 REPLICAS_BEFORE = PREFIX + "replicas-before"
 """How many replicas there were before the app was halted; while it stands there, none are to run."""
 CHANGE_CAUSE = "kubernetes.io/change-cause"
@@ -130,6 +132,11 @@ class Workload:
         """0 where there is none: an older server, or nobody, has changed it."""
         text = self.annotations.get(FENCE, "")
         return int(text) if text.isdecimal() else 0
+
+    @property
+    def begun(self) -> bool:
+        """It has been let run."""
+        return self.live is not None or self.annotations.get(BEGUN) == "yes"
 
     @property
     def paused(self) -> bool:

@@ -266,7 +266,7 @@ class LocalRuntime:
         output(f"{name}: running in {image.tag}\n")
         await programs.run(command, env=whole, cwd=cwd, account=accounts.for_apps(), output=output, tethered=True)
 
-    async def end_job(self, app: str, name: str, operation_id: str) -> None:
+    async def end_job(self, app: str, turn: Turn, name: str) -> None:
         """Nothing is left of a job."""
 
     async def database_url(self, spec: Infraspec) -> str | None:

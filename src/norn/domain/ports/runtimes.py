@@ -375,7 +375,7 @@ class Runtime(Protocol):
         """
         ...
 
-    async def end_job(self, app: str, name: str, operation_id: str) -> None:
+    async def end_job(self, app: str, turn: Turn, name: str) -> None:
         """End what is left of a job: its operation was cancelled or has failed."""
         ...
 
