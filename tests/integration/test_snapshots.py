@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +18,10 @@ from tests.fixtures.postgres import PostgresServer
 
 from norn.adapters import programs
 from norn.adapters.postgres.clients import find_client
-from norn.adapters.snapshots import dumps, loss
+from norn.adapters.snapshots import archives, dumps, loss
 from norn.adapters.snapshots.dumps import DumpSnapshots
 from norn.domain.ports import AppDatabase
-from norn.domain.snapshot_names import parse_snapshot_name
+from norn.domain.snapshot_names import parse_snapshot_name, snapshot_name
 from norn.domain.snapshots import Snapshot, SnapshotOrder
 from norn.errors import NoRoom, ProgramMissing, SnapshotDamaged, SnapshotFailed, SnapshotMissing
 
@@ -112,6 +113,35 @@ def test_a_dump_that_cannot_be_read_to_its_end_is_no_snapshot(
     monkeypatch.setattr(dumps, "sync", cut)
     with pytest.raises(SnapshotFailed):
         take(tmp_path, database)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_one_that_is_stopped_as_it_gets_its_name_gets_it_before_whoever_tidies_up(
+    database: AppDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishing, may_go_on, published = threading.Event(), threading.Event(), threading.Event()
+    sync = archives.sync
+
+    def on_a_slow_disk(path: Path) -> None:
+        if path.name.endswith(".json.part"):
+            publishing.set()
+            may_go_on.wait()
+        sync(path)
+        if path == tmp_path:  # which is the last of it
+            published.set()
+
+    monkeypatch.setattr(dumps, "sync", on_a_slow_disk)
+    snapshots = DumpSnapshots(tmp_path)
+    order = SnapshotOrder("shop", SHA, "deploy1", "before the migration", AT)
+    taking = asyncio.create_task(snapshots.take(database, order, programs.ignore))
+    await asyncio.to_thread(publishing.wait)
+    taking.cancel()
+    await asyncio.wait({taking}, timeout=0.05)
+    still = not taking.done()
+    may_go_on.set()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert (still, taking.cancelled(), published.is_set()) == (True, True, True)
+    await snapshots.remove(snapshot_name("shop_db", SHA, AT))
     assert list(tmp_path.iterdir()) == []
 
 

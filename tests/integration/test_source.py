@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -309,6 +311,26 @@ def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, adds: list[Add
         unpack(archive, tmp_path / "context")
     assert not list(tmp_path.glob("evil"))
     assert not Path("/tmp/evil").exists()
+
+
+async def test_an_export_that_is_stopped_while_it_unpacks_writes_no_more(
+    source: AppsDirectory, apps: Path, tmp_path: Path
+) -> None:
+    repository(apps / "shop")
+    for number in range(4_000):
+        (apps / "shop" / f"file-{number:04}").touch()
+    git(apps / "shop", "add", "-A")
+    git(apps / "shop", "commit", "-qm", "large")
+    into = tmp_path / "work" / "context"
+    into.parent.mkdir()
+    exporting = asyncio.create_task(export(source, await source.app("shop"), into))
+    while not (into / "file-0000").exists():
+        await asyncio.sleep(0)
+    exporting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert len(list(into.iterdir())) < 4_000
+    shutil.rmtree(into.parent)  # which fails beside somebody who writes
 
 
 def test_a_truncated_archive_is_said(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Bounds, Found, Output, Presence
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.errors import AppTestsFailed, BuildFailed, NotDeployable, ProgramFailed, ProgramMissing, RegistryUnavailable
+from norn.threads import to_its_end
 
 REVISION_LABEL = "org.opencontainers.image.revision"
 """https://specs.opencontainers.org/image-spec/annotations/"""
@@ -76,7 +77,7 @@ class RegistryImages:
         # Its own for each commit: another server may build an app of the same name at the same time.
         base = f"localhost/norn/{spec.app}:{commit_sha[:12]}"
         last = context.parent / "last-stage"
-        await asyncio.to_thread(_write_last_stage, last, last_stage(base, spec.command))
+        await to_its_end(_write_last_stage, last, last_stage(base, spec.command))
         mark = {_APP_LABEL: spec.app}
         try:
             async with builder_store.building():

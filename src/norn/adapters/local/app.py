@@ -19,6 +19,7 @@ from norn.adapters.local.state import Active, AppFiles, Desired, Upstream
 from norn.domain.images import Image
 from norn.domain.ports import Output, Template
 from norn.errors import NornError
+from norn.threads import to_its_end
 
 Environment = Callable[[str, Template], Awaitable[Mapping[str, str]]]
 """What an app's processes get: env of the template, values of its secrets, DATABASE_URL."""
@@ -172,7 +173,7 @@ class LocalApp:
             tuple(upstreams),
             datetime.now(UTC),
         )
-        await asyncio.to_thread(self.files.write_active, active)
+        await to_its_end(self.files.write_active, active)
         return active
 
     async def settle(self, active: Active | None, output: Output, *, but: frozenset[str] = frozenset()) -> None:
@@ -227,7 +228,7 @@ class LocalApp:
         )
         if upstreams != active.upstreams:
             active = dataclasses.replace(active, upstreams=upstreams)
-            await asyncio.to_thread(self.files.write_active, active)
+            await to_its_end(self.files.write_active, active)
         return active
 
     async def start(self, timeout_s: float, output: Output) -> None:

@@ -25,6 +25,7 @@ from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Bounds, Found, Output, Presence, Template
 from norn.domain.retention import BuiltImages, StoredImage
 from norn.errors import AppTestsFailed, BuildFailed, ImageMissing, ProgramFailed, ProgramMissing, RuntimeUnavailable
+from norn.threads import go_on, to_its_end
 
 _SHA = re.compile(r"[0-9a-f]{12}\Z")
 
@@ -69,10 +70,10 @@ class LocalImages:
         home = context.parent / "home"
         try:
             with _disk_trouble():
-                await asyncio.to_thread(self._lay_out, context, tree, home)
+                await to_its_end(self._lay_out, context, tree, home)
                 if spec.build.command is not None:
                     await _run(spec.build.command, tree, home, output)
-                digest = await asyncio.to_thread(seal.seal, tree, own=os.geteuid() == 0)
+                digest = await to_its_end(seal.seal, tree, own=os.geteuid() == 0)
                 record = {
                     "tag": tag,
                     "digest": digest,
@@ -81,12 +82,13 @@ class LocalImages:
                     "template": Template.of(spec).to_json(),
                     "builtAt": datetime.now(UTC).isoformat(),
                 }
-                await asyncio.to_thread(files.write_json, self._record_path(tree), record)
+                await to_its_end(files.write_json, self._record_path(tree), record)
         except (ProgramFailed, ProgramMissing) as failed:
             await _clear(tree, home)
             hint = failed.hint or "See the output of build.command."
             raise BuildFailed(f"The build failed: {failed.message}", hint=hint, **failed.facts) from failed
         except BaseException:
+            self._record_path(tree).unlink(missing_ok=True)  # stopped as it was written: it has no files any more
             await _clear(tree, home)
             raise
         await _clear(home)
@@ -99,8 +101,8 @@ class LocalImages:
         copy, home = scratch / "app", scratch / "home"
         try:
             with _disk_trouble():
-                await asyncio.to_thread(_copy, self.directory(spec.app, image.tag), copy)
-                await asyncio.to_thread(_give_home, home)
+                await to_its_end(_copy, self.directory(spec.app, image.tag), copy)
+                await to_its_end(_give_home, home)
                 await _run(spec.build.test, copy, home, output)
         except BuildFailed as failed:
             raise AppTestsFailed(failed.message, hint=failed.hint, **failed.facts) from failed
@@ -201,15 +203,20 @@ def _move(context: Path, tree: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.copytree(context, tree, symlinks=True)
+        shutil.copytree(context, tree, symlinks=True, copy_function=_copy_file)
         shutil.rmtree(context)
 
 
 def _copy(image: Path, copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.parent.chmod(0o755)
-    shutil.copytree(image, copy, symlinks=True)
+    shutil.copytree(image, copy, symlinks=True, copy_function=_copy_file)
     seal.hand_over(copy, accounts.for_apps())
+
+
+def _copy_file(source: str, copy: str) -> None:
+    go_on()
+    shutil.copy2(source, copy)
 
 
 def _give_home(home: Path) -> None:

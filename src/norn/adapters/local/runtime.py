@@ -23,6 +23,7 @@ from norn.domain.infraspec import Infraspec
 from norn.domain.ports import Direct, Health, Live, Output, Release, Switch, Template, Turn, Workload
 from norn.domain.verdict import Finding
 from norn.errors import ImageMissing, NornError, NotPossible, RolloutFailed, Stale
+from norn.threads import to_its_end
 
 log = structlog.get_logger(__name__)
 
@@ -210,7 +211,7 @@ class LocalRuntime:
             active = app.files.active()
             latest = app.files.pending() or (active.as_desired() if active else None)
             if latest is None or not wanted.same(latest):
-                await asyncio.to_thread(app.files.write_desired, wanted)
+                await to_its_end(app.files.write_desired, wanted)
 
     async def watch(self, app: str, deployment_id: str, turn: Turn | None, timeout_s: float, output: Output) -> None:
         """Bring the accepted change to its end: new processes up and well, the proxy switched, the old ones gone.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from norn.adapters.accounts import Account
 from norn.errors import BuildFailed
+from norn.threads import go_on
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/etc", "/nix", "/dev/null", sys.base_prefix)
 """Where a link may lead outside of its image: what the machine has installed."""
@@ -27,6 +28,7 @@ def _entries(root: Path, below: str = "") -> Iterator[tuple[str, os.stat_result]
     with os.scandir(root / below) as found:
         names = sorted(entry.name for entry in found)
     for name in names:
+        go_on()
         path = f"{below}{name}"
         info = (root / path).lstat()
         yield path, info

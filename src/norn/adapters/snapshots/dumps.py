@@ -29,6 +29,7 @@ from norn.domain.ports import AppDatabase, Output, Room
 from norn.domain.snapshot_names import SIDECAR, parse_snapshot_name, sidecar_name, snapshot_name
 from norn.domain.snapshots import SPARE, Anchor, Snapshot, SnapshotOrder, TableState
 from norn.errors import NoRoom, ProgramFailed, SnapshotDamaged, SnapshotFailed, SnapshotMissing, StepFailed
+from norn.threads import to_its_end
 
 _PROGRESS_S = 1.0
 _PART = ".part"
@@ -88,7 +89,7 @@ class DumpSnapshots:
             output("reading all of it\n")
             digest, _ = await together(sha256_of(part), read_all(part, database.major, output))
             snapshot = _described(name, database, order, anchor, held, digest, part.stat().st_size, size)
-            await asyncio.to_thread(self._publish, part, snapshot)
+            await to_its_end(self._publish, part, snapshot)
         return snapshot
 
     @contextmanager

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from norn.errors import BuildFailed
+from norn.threads import go_on
 
 
 def unpack(archive: Path, into: Path) -> None:
@@ -23,6 +24,7 @@ def unpack(archive: Path, into: Path) -> None:
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
+                go_on()
                 path = _checked(member)
                 # A parent that is a link would carry the file elsewhere: each must be a directory made here.
                 if path.parent not in directories:

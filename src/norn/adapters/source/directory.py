@@ -28,6 +28,7 @@ from norn.errors import (
     UnknownApp,
     UnknownVersion,
 )
+from norn.threads import to_its_end
 
 FILE = "infraspec.yaml"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
@@ -190,7 +191,7 @@ class AppsDirectory:
         try:
             # Below the top of a work tree git archives that directory alone.
             await self._archive(repository.git, commit_sha, archive)
-            await asyncio.to_thread(unpack, archive, into)
+            await to_its_end(unpack, archive, into)
         finally:
             archive.unlink(missing_ok=True)
         for line in await asyncio.to_thread(_left_out, into):
