@@ -25,11 +25,14 @@ _CANNOT_START = 127
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:  # noqa: PTH123  (pathlib is slow to import)
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
+    """Those of all its threads: the kernel lists a child with the one that began it."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  (pathlib is slow to import)
+            path = f"/proc/{pid}/task/{thread}/children"
+            with contextlib.suppress(OSError), open(path, encoding="ascii") as file:  # noqa: PTH123
+                found.extend(int(word) for word in file.read().split())
+    return found
 
 
 def descendants(pid: int) -> list[int]:
