@@ -29,7 +29,7 @@ DIGEST = "sha256:" + "a" * 64
 @pytest.mark.parametrize(
     ("program", "argv"),
     [
-        ("buildah", "buildah bud --layers --tls-verify=false --label a=b --file D --tag t ."),
+        ("buildah", "buildah bud --layers --force-rm --tls-verify=false --label a=b --file D --tag t ."),
         ("podman", "podman build --tls-verify=false --label a=b --file D --tag t ."),
         ("docker", "docker build --label a=b --file D --tag t ."),
     ],

@@ -54,7 +54,8 @@ class Builder:
 
     def build(self, context: str, dockerfile: str, tag: str, labels: Mapping[str, str] = {}) -> list[str]:
         """Build `context` by `dockerfile` (a path of its own) into the local store, under `tag`."""
-        verb = ["bud", "--layers"] if self.program == "buildah" else ["build"]
+        # buildah alone would keep the container of a build that fails or is stopped, and nobody would ever remove it.
+        verb = ["bud", "--layers", "--force-rm"] if self.program == "buildah" else ["build"]
         marks = [word for name, value in sorted(labels.items()) for word in ("--label", f"{name}={value}")]
         return [self.program, *verb, *self._tls(), *marks, "--file", dockerfile, "--tag", tag, context]
 
