@@ -13,7 +13,8 @@ from norn.adapters.accounts import Account, of_owner
 from norn.errors import ProgramFailed
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-# No helper that a repository's own configuration names is run, whoever wrote it.
+# No hook, monitor or transport that a repository's own configuration names is run, whoever wrote it. A filter is
+# (Git LFS has one), by whoever git runs as.
 _SAFE = (
     "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.ext.allow=never",
     "-c", "core.pager=cat", "-c", "advice.detachedHead=false",
