@@ -276,9 +276,9 @@ class Changes:
     # ---- how much of it runs -------------------------------------------------------------------------------------
 
     async def scale(self, app: str, turn: Turn | None, patch: Callable[[Workload], Sequence[Object]]) -> Workload:
-        """Change the number of replicas by what `patch` says of the Deployment as it is; nothing where it says nothing.
+        """Change the number of replicas by what `patch` says of the Deployment as it is.
 
-        Raises RolloutFailed, Busy.
+        Where that is nothing the turn leaves its mark all the same. Raises RolloutFailed, Busy.
         """
 
         async def attempt() -> Workload:
