@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -171,6 +172,25 @@ async def test_what_is_available_is_what_the_api_server_says_now() -> None:
 
 async def no_environment(_app: str, _template: object) -> dict[str, str]:
     return {}
+
+
+# ---- what is kept ------------------------------------------------------------------------------------------------
+
+
+async def test_who_has_set_which_field_is_kept_of_deployments_alone() -> None:
+    """Of ReplicaSets and pods, the many, that is half of each."""
+    cluster, fields = FakeCluster(), [{"manager": "kubectl"}]
+    mirror = Mirror(cluster)
+    for reflector, obj in ((mirror.deployments, deployment()), (mirror.replica_sets, copy.deepcopy(REPLICA_SET)),
+                           (mirror.pods, copy.deepcopy(POD))):  # fmt: skip
+        obj["metadata"]["managedFields"] = fields
+        cluster.objects[reflector._kind] = [copy.deepcopy(obj)]
+        reflector.put(obj)
+    for _ in ("put", "listed"):
+        kept = [next(reflector.everything())["metadata"].get("managedFields") for reflector in mirror._reflectors]
+        assert kept == [fields, None, None]
+        for reflector in mirror._reflectors:
+            await reflector._list()
 
 
 # ---- a list, and what happens meanwhile --------------------------------------------------------------------------

@@ -72,8 +72,14 @@ class Reflector:
             return
         known = self._objects[app].get(name_of(obj))
         if known is None or resource_version(known) <= resource_version(obj):
-            self._objects[app][name_of(obj)] = obj
+            self._objects[app][name_of(obj)] = self._kept(obj)
             self._heard(app, obj, obj)
+
+    def _kept(self, obj: Object) -> Object:
+        """Without who has set which field: of ReplicaSets and pods that is half of it, and nobody asks."""
+        if self._kind is not Deployment:
+            obj["metadata"].pop("managedFields", None)
+        return obj
 
     def drop(self, obj: Object) -> None:
         app = self._app_of(obj)
@@ -137,7 +143,7 @@ class Reflector:
         there: dict[str, dict[str, Object]] = defaultdict(dict)
         for obj in listed:
             if (app := self._app_of(obj)) is not None:
-                there[app][name_of(obj)] = obj
+                there[app][name_of(obj)] = self._kept(obj)
         for (app, name), (version, now) in news.items():
             told = there[app].pop(name, None)
             if told is not None and resource_version(told) > version:
