@@ -178,7 +178,7 @@ async def no_environment(_app: str, _template: object) -> dict[str, str]:
 
 
 async def test_who_has_set_which_field_is_kept_of_deployments_alone() -> None:
-    """Of ReplicaSets and pods, the many, that is half of each."""
+    """There are many ReplicaSets and pods, and nobody asks."""
     cluster, fields = FakeCluster(), [{"manager": "kubectl"}]
     mirror = Mirror(cluster)
     for reflector, obj in ((mirror.deployments, deployment()), (mirror.replica_sets, copy.deepcopy(REPLICA_SET)),

@@ -76,7 +76,7 @@ class Reflector:
             self._heard(app, obj, obj)
 
     def _kept(self, obj: Object) -> Object:
-        """Without who has set which field: of ReplicaSets and pods that is half of it, and nobody asks."""
+        """Without who has set which field: there are many ReplicaSets and pods, and nobody asks."""
         if self._kind is not Deployment:
             obj["metadata"].pop("managedFields", None)
         return obj
