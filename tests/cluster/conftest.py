@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.fixtures.clusters import Namespace, cleared, cluster_in_use, namespace, needs_cluster
 from tests.fixtures.norn import NornServer, served
+
+from norn.adapters.kubernetes.client import Cluster
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
@@ -30,6 +32,15 @@ def space() -> Iterator[Namespace]:
 def server(space: Namespace) -> Iterator[NornServer]:
     with served(**space.settings()) as found:
         yield found
+
+
+@pytest.fixture
+async def cluster(space: Namespace, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    """The namespace, as Norn reaches it, with the rights of its role."""
+    monkeypatch.setenv("KUBECONFIG", str(space.kubeconfig))
+    cluster = Cluster(space.name)
+    yield cluster
+    await cluster.close()
 
 
 @pytest.fixture(autouse=True)

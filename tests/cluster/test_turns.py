@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -59,14 +59,6 @@ class Sleeper(Mirror):
         if self._meanwhile:
             await self._meanwhile.pop(0)()
         return obj
-
-
-@pytest.fixture
-async def cluster(space: Namespace, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
-    monkeypatch.setenv("KUBECONFIG", str(space.kubeconfig))
-    cluster = Cluster(space.name)
-    yield cluster
-    await cluster.close()
 
 
 @pytest.fixture
@@ -337,6 +329,7 @@ async def test_a_job_that_a_later_turn_goes_on_with_is_not_deleted(cluster: Clus
     assert await cluster.create(migration(later), Job) is not None
     await delete_job(cluster, "norn-migrate-followed", turn("followed", 5))
     assert await cluster.get(Job, "norn-migrate-followed") is not None
+    await delete_job(cluster, "norn-migrate-followed", later)
 
 
 async def test_a_job_that_is_gone_on_with_is_of_the_later_turn_from_then_on(cluster: Cluster) -> None:

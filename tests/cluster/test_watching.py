@@ -32,12 +32,6 @@ def made(space: Namespace, name: str, *, replicas: int = 0) -> None:
     space.kubectl("apply", "-f", "-", stdin=text)
 
 
-@pytest.fixture
-def cluster(space: Namespace, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setenv("KUBECONFIG", str(space.kubeconfig))
-    return Cluster(space.name)
-
-
 async def eventually(condition: Any, what: str) -> None:
     async with asyncio.timeout(30):
         while not condition():
@@ -53,7 +47,6 @@ async def mirrored(cluster: Cluster) -> AsyncIterator[Mirror]:
         yield mirror
     finally:
         await mirror.stop()
-        await cluster.close()
 
 
 async def test_the_copy_follows_what_happens(space: Namespace, cluster: Cluster) -> None:
@@ -84,7 +77,6 @@ async def test_a_watch_from_too_long_ago_begins_anew(
         await eventually(lambda: "after-gone" in mirror.deployments.of("after-gone"), "the new one")
     finally:
         await mirror.stop()
-        await cluster.close()
 
 
 async def test_an_older_state_never_replaces_a_newer_one(space: Namespace, cluster: Cluster) -> None:
@@ -132,7 +124,6 @@ async def test_a_change_planned_on_an_old_copy_looks_again_and_decides_again(
     with pytest.raises(Stale):
         await Changes(cluster, OldMirror(cluster)).switch(switch, None, refuse)
     assert looks == [BASE_IMAGE, f"{BASE_IMAGE}@{MISSING}"]
-    await cluster.close()
 
 
 async def test_an_image_that_does_not_exist_fails_at_once_with_the_kubelets_words(

@@ -316,7 +316,9 @@ class Changes:
                 if not holds(workload):
                     return False
                 version = workload.obj["metadata"]["resourceVersion"]  # nothing else to go by where it is not Norn's
-                seen = unchanged_since(workload) or [_test("/metadata/resourceVersion", version)]
+                seen = unchanged_since(workload) or [
+                    {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+                ]
                 try:
                     await self._patched(workload, seen + annotate(workload, {**values, **fenced(turn)}))
                 except PatchTestFailed:
@@ -353,7 +355,3 @@ class Changes:
         values = made_live(note, datetime.now(UTC))
         if not await self.note(workload.name, turn, values, lambda found: found.change_id == change):
             raise superseded(await self._workload(workload.name, fresh=True))
-
-
-def _test(path: str, value: str) -> Object:
-    return {"op": "test", "path": path, "value": value}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
-from norn.adapters.kubernetes.patches import annotate
+from norn.adapters.kubernetes.patches import annotate, pointer
 from norn.adapters.kubernetes.pods import Mark
 from norn.adapters.kubernetes.preconditions import paused
 from norn.adapters.kubernetes.reflector import Mirror
@@ -133,8 +133,7 @@ def without_direct(workload: Workload, operation_id: str) -> list[Object]:
     if text is None:
         return []
     left = _written([made for made in _read(workload) if made.id != operation_id])
-    path = f"/metadata/annotations/{DIRECT.replace('/', '~1')}"
-    return [{"op": "test", "path": path, "value": text}, *annotate(workload, {DIRECT: left})]
+    return [{"op": "test", "path": pointer(DIRECT), "value": text}, *annotate(workload, {DIRECT: left})]
 
 
 class DirectRollback:

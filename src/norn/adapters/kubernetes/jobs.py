@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from norn.adapters.kubernetes.client import Cluster, PatchTestFailed
 from norn.adapters.kubernetes.logs import Position, container_lines
 from norn.adapters.kubernetes.manifests import JOB_LABEL
+from norn.adapters.kubernetes.patches import pointer
 from norn.adapters.kubernetes.pods import pod_state
 from norn.adapters.kubernetes.preconditions import confirming
 from norn.adapters.kubernetes.resources import Job, Object, Pod, annotations_of, name_of
-from norn.adapters.kubernetes.workload import FENCE
+from norn.adapters.kubernetes.workload import FENCE, fence_of
 from norn.domain.ports import Output, Turn
 from norn.domain.rollout import Attempts, Phase, PodState, RolloutState, judge
 from norn.errors import Busy, ClusterRefused, ProgramFailed, RuntimeUnavailable
 
 _LOOK_EVERY_S = 0.5
 _LOOKS = 12
-_FENCE = "/metadata/annotations/" + FENCE.replace("/", "~1")
 _UNREACHABLE_S = 120.0
 _TAIL_CHARS = 16_384
 
@@ -63,8 +63,8 @@ class JobRun:
             await turn.confirm()
             begin = [
                 {"op": "test", "path": "/metadata/uid", "value": job["metadata"]["uid"]},
-                {"op": "test", "path": _FENCE, "value": annotations_of(job).get(FENCE)},
-                {"op": "add", "path": _FENCE, "value": str(turn.fence)},
+                {"op": "test", "path": pointer(FENCE), "value": annotations_of(job).get(FENCE)},
+                {"op": "add", "path": pointer(FENCE), "value": str(turn.fence)},
                 {"op": "replace", "path": "/spec/parallelism", "value": 1},
             ]
             with contextlib.suppress(PatchTestFailed):
@@ -169,8 +169,7 @@ async def delete_job(cluster: Cluster, name: str, turn: Turn, *, begun: bool = T
             job = await cluster.get(Job, name)
             if job is None:
                 return True
-            fence = annotations_of(job).get(FENCE, "0")
-            if int(fence) > turn.fence or (not begun and job["spec"]["parallelism"]):
+            if fence_of(job) > turn.fence or (not begun and job["spec"]["parallelism"]):
                 return False
             with contextlib.suppress(PatchTestFailed):  # its status changes with its pod's
                 await cluster.delete_as_seen(Job, job)

@@ -6,9 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 
 from norn.adapters.kubernetes.client import MANAGER
-from norn.adapters.kubernetes.patches import accepted
+from norn.adapters.kubernetes.patches import accepted, fenced
 from norn.adapters.kubernetes.resources import Object, annotations_of
-from norn.adapters.kubernetes.workload import BEGUN, FENCE, MANAGED_BY, Note, reference_of
+from norn.adapters.kubernetes.workload import BEGUN, MANAGED_BY, Note, reference_of
 from norn.domain.ports import Release, Template, Turn
 
 APP_LABEL = "app.kubernetes.io/name"
@@ -192,7 +192,7 @@ def job(
         "metadata": {
             "name": job_name(name, release.deployment_id),
             "labels": {MANAGED_BY: "norn", JOB_LABEL: release.deployment_id},
-            "annotations": {FENCE: str(turn.fence)},
+            "annotations": fenced(turn),
         },
         "spec": {
             "backoffLimit": 0,

@@ -21,7 +21,8 @@ from norn.domain.deployments import rfc3339
 from norn.domain.ports import Turn
 
 
-def _pointer(annotation: str) -> str:
+def pointer(annotation: str) -> str:
+    """Of an annotation within its object (RFC 6901)."""
     return "/metadata/annotations/" + annotation.replace("~", "~0").replace("/", "~1")
 
 
@@ -32,9 +33,9 @@ def annotate(workload: Workload, values: Mapping[str, str | None]) -> list[Objec
         operations.append({"op": "add", "path": "/metadata/annotations", "value": {}})
     for name, value in values.items():
         if value is not None:
-            operations.append({"op": "add", "path": _pointer(name), "value": value})
+            operations.append({"op": "add", "path": pointer(name), "value": value})
         elif name in workload.annotations:
-            operations.append({"op": "remove", "path": _pointer(name)})
+            operations.append({"op": "remove", "path": pointer(name)})
     return operations
 
 
@@ -46,7 +47,7 @@ def unchanged_since(workload: Workload) -> list[Object]:
     if workload.foreign:
         return []
     return [
-        {"op": "test", "path": _pointer(name), "value": workload.annotations.get(name)} for name in (DEPLOYMENT, FENCE)
+        {"op": "test", "path": pointer(name), "value": workload.annotations.get(name)} for name in (DEPLOYMENT, FENCE)
     ]
 
 
@@ -88,7 +89,7 @@ def halt_patch(workload: Workload) -> list[Object]:
 def start_patch(workload: Workload) -> list[Object]:
     """As many replicas as before `halt_patch`, where nobody has set another number since; the note is removed."""
     before = workload.annotations[REPLICAS_BEFORE]
-    operations: list[Object] = [{"op": "test", "path": _pointer(REPLICAS_BEFORE), "value": before}]
+    operations: list[Object] = [{"op": "test", "path": pointer(REPLICAS_BEFORE), "value": before}]
     if workload.replicas == 0:
         operations += [
             {"op": "test", "path": "/spec/replicas", "value": 0},

@@ -11,7 +11,7 @@ from norn.adapters.kubernetes.workload import FENCE, PREFIX, Workload, live_of, 
 from norn.domain.ports import Release, Switch, Turn
 from norn.errors import Busy, ForeignFields, LeaseLost, NornError, Paused, RolloutFailed, Stale
 
-TIDYING_S = 10.0
+_TIDYING_S = 10.0
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def confirming(turn: Turn, tidy: Callable[[], Awaitable[object]]) -> Async
         raise
     except asyncio.CancelledError:
         with suppress(NornError, TimeoutError):
-            await asyncio.shield(asyncio.wait_for(unless_kept(), TIDYING_S))
+            await asyncio.shield(asyncio.wait_for(unless_kept(), _TIDYING_S))
         raise
 
 

@@ -129,9 +129,7 @@ class Workload:
 
     @property
     def fence(self) -> int:
-        """0 where there is none: an older server, or nobody, has changed it."""
-        text = self.annotations.get(FENCE, "")
-        return int(text) if text.isdecimal() else 0
+        return fence_of(self.obj)
 
     @property
     def begun(self) -> bool:
@@ -212,6 +210,12 @@ class Workload:
     def rolling(self) -> bool:
         """A change was accepted and has not rolled out."""
         return self.change is not None and not self.runs(self.live) and self.runs(self.change)
+
+
+def fence_of(obj: Object) -> int:
+    """0 where there is none: an older server, or nobody, has changed it."""
+    text = annotations_of(obj).get(FENCE, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def main_container(workload: Workload, wanted: str | None = None) -> str | None:
