@@ -165,7 +165,7 @@ def test_a_lost_connection_is_said_and_what_was_missed_is_there_when_it_is_back(
 
 def test_who_is_signed_out_elsewhere_is_asked_to_sign_in(window: Visit, page: Page) -> None:
     window.go("/apps/shop")
-    # Each part of the page asks again and again, so that several hear of it; the page may leave at any moment from there.
+    # Each part asks again and again, so that several hear of it; the page may leave at any moment from there.
     page.evaluate("setInterval(() => document.body.dispatchEvent(new CustomEvent('norn:changed')), 100)")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if request.is_navigation_request() else None)
