@@ -280,6 +280,7 @@ def test_code_and_data_go_back_together(browser: Browser, server: NornServer) ->
         page.get_by_text("More than the image").evaluate("summary => { summary.parentElement.open = true }")
         page.get_by_label("Its data as well").check()
         expect(page.get_by_role("region", name="This changes")).to_contain_text("Downtime")
+        expect(page.get_by_role("region", name="What would be lost")).to_have_text("public.books: 1 row written since")
         page.get_by_role("button", name="Roll back to").click()
         expect(page.get_by_role("alert")).to_contain_text("public.books: 1 row written")
         page.get_by_role("button", name="Yes, go on").click()

@@ -14,6 +14,7 @@ from tests.fixtures.restores import COPY, FORMER, LIVE, READER, Shop
 from tests.fixtures.restores import shop as made
 
 from norn.domain.catalog import compare
+from norn.domain.ports import Moment
 from norn.errors import RestoreFailed
 
 pytestmark = pytest.mark.xdist_group("restores")
@@ -100,6 +101,13 @@ def test_after_a_restore_what_an_undo_would_lose_is_counted_from_the_swap(shop: 
     loss = {table.table: table for table in shop.run(shop.restores.loss_since(shop.database, moment)).tables}
     assert loss["public.notes"].written == 1
     assert loss["public.replies"].deleted == moment.tables["public.replies"].rows
+
+
+def test_what_is_not_counted_in_time_is_said_to_be_unknown(shop: Shop) -> None:
+    taken = shop.snapshot()
+    loss = shop.run(shop.restores.loss_since(shop.database, Moment(taken.anchor, taken.tables), budget_s=0))
+    assert {"public.notes", "public.replies"} < {table.table for table in loss.tables}
+    assert {table.text().partition(": ")[2] for table in loss.tables} == {"unknown (not counted within 0 s)"}
 
 
 def test_the_restored_database_has_statistics(shop: Shop) -> None:

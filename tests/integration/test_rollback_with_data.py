@@ -57,6 +57,14 @@ def test_a_dry_run_names_the_data_and_the_downtime(app: App) -> None:
     assert (app.get(), books(app)) == ("bad", UNTITLED)
 
 
+def test_a_dry_run_counts_what_would_be_lost(app: App) -> None:
+    plan = app.server.norn("rollback", app.name, "--restore-snapshot", "--dry-run").json()
+    (books_lost,) = plan["target"]["restore"]["loss"]["tables"]
+    assert (books_lost["table"], books_lost["written"]) == ("public.books", 1)
+    shown = app.server.norn("rollback", app.name, "--restore-snapshot", "--dry-run", "-o", "text").out
+    assert f"would be lost:\n    {plan['target']['restore']['lossText']}\n" in shown
+
+
 def test_a_snapshot_of_another_schema_points_to_the_rollback_with_data(app: App) -> None:
     name = app.server.api("GET", f"/api/apps/{app.name}/snapshots").body["snapshots"][0]["name"]
     refused = app.server.norn("snapshots", "restore", app.name, name, "--yes")

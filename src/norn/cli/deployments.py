@@ -54,10 +54,11 @@ def _data(restore: Document | None) -> list[str]:
     else:
         verified = f"verified {ago(restore['verifiedAt'])} ago" if restore["verifiedAt"] else "never verified"
         what = f"{restore['snapshot']}, {ago(restore['takenAt'])} old, {verified}"
-    return [
-        f"  data: {what}; what would be lost is looked up, shown and asked before anything is changed",
-        f"  down for about {restore['expectedDowntimeS']:g} s while the databases are swapped",
-    ]
+    down = f"  down for about {restore['expectedDowntimeS']:g} s while the databases are swapped"
+    if "loss" not in restore:
+        return [f"  data: {what}; what would be lost is looked up, shown and asked before anything is changed", down]
+    lost = restore["lossText"].splitlines() or ["nothing that was written since"]
+    return [f"  data: {what}", "  would be lost:", *(f"    {line}" for line in lost), down]
 
 
 def show_plan(plan: Document) -> str:

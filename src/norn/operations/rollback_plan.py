@@ -257,7 +257,9 @@ async def _with_data(services: Services, app: str, request: RollbackRequest, pla
     alone = await back_without_data(services, plan.live, ())
     # What was taken since the code alone has gone back to it is not its own data.
     before = alone.live_from if alone is not None and alone.digest == target.digest else None
-    data = await find_way_back(services, app, target, request.affects, stopped=stopped, before=before)
+    data = await find_way_back(
+        services, app, target, request.affects, stopped=stopped, before=before, count=request.dry_run
+    )
     return replace(plan, data=data)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from norn.domain.deployments import Deployment, Kind, Status, rfc3339
+from norn.domain.loss import Loss
 from norn.domain.operations import Operation, OperationKind, StepStatus
+from norn.domain.ports import Moment
 from norn.domain.retention import StoredSnapshot, way_back
 from norn.domain.store import Restore
 from norn.domain.targets import LiveVersion
@@ -20,6 +22,7 @@ from norn.operations.services import Services
 _HISTORY = 1_000
 _USUAL_START_S = 10.0
 """Of a version of which no rollout is on record."""
+_COUNT_S = 2.0
 _STOP_S = 2.0
 """For the app to end, and for the swap."""
 
@@ -37,6 +40,8 @@ class WayBack:
     """As far as it can be known beforehand."""
     size_bytes: int | None = None
     verified_at: datetime | None = None
+    loss: Loss | None = None
+    """What it would lose, counted without a copy; only where somebody wants to know no more than that."""
 
     def params(self, *, confirm: bool) -> dict[str, Any]:
         """Of the operation that carries it out."""
@@ -57,7 +62,7 @@ class WayBack:
             "sizeBytes": self.size_bytes,
             "verifiedAt": rfc3339(self.verified_at),
             "expectedDowntimeS": round(self.downtime_s, 1),
-        }
+        } | ({"loss": self.loss.to_json(), "lossText": self.loss.text()} if self.loss is not None else {})
 
 
 async def stored_snapshots(services: Services, app: str) -> dict[str, Mapping[str, Any]]:
@@ -85,12 +90,13 @@ async def find_way_back(
     *,
     stopped: Operation | None = None,
     before: datetime | None = None,
+    count: bool = False,
 ) -> WayBack:
     """The snapshot with the data as the target left it, all checked that can be checked before it is restored.
 
     `stopped` is the deploy in the way that has not rolled out: then it is the one that this deploy took. `before`:
-    only one that was taken before that moment. Raises SnapshotMissing, SnapshotDamaged, NotPossible,
-    SharedDatabase, NoRoom.
+    only one that was taken before that moment. `count`: what would be lost, too, for two seconds at most. Raises
+    SnapshotMissing, SnapshotDamaged, NotPossible, SharedDatabase, NoRoom.
     """
     app = await services.source.app(app_name)
     database = await database_of(services, app.name)
@@ -117,7 +123,11 @@ async def find_way_back(
     await make_sure_of_room(services, database, snapshot)
     row = rows[name]
     downtime_s = await _downtime_s(services, target)
-    return WayBack(name, None, row["taken_at"], downtime_s, row["size_bytes"], row["verified_at"])
+    back = WayBack(name, None, row["taken_at"], downtime_s, row["size_bytes"], row["verified_at"])
+    if not count:
+        return back
+    moment = Moment(snapshot.anchor, snapshot.tables)
+    return replace(back, loss=await services.restores.loss_since(database, moment, budget_s=_COUNT_S))
 
 
 async def taken_back(services: Services, app_name: str, restore: Restore, affects: Sequence[str]) -> WayBack:

@@ -1,8 +1,14 @@
-"""What was written since a moment of a database, where there is no copy of that moment: before a restore is undone."""
+"""What was written since a moment of a database, where there is no copy of that moment.
+
+Before a restore is undone, and where somebody only wants to know what a restore would lose.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from psycopg import sql
 
@@ -16,12 +22,17 @@ _DERIVED = sql.SQL("SELECT pg_catalog.format('%I.%I', schemaname, matviewname) F
 
 
 async def loss_since(
-    url: str, anchor: Anchor, states: Mapping[str, TableState], *, table_timeout_s: float = 60.0
+    url: str,
+    anchor: Anchor,
+    states: Mapping[str, TableState],
+    *,
+    table_timeout_s: float = 60.0,
+    budget_s: float | None = None,
 ) -> Loss:
     """Rows written to the database since the anchor, and rows that are not there any more.
 
     Where rows were both written and lost to sight, some of those may have been updated: how many were deleted is then
-    unknown, and `why` says how many at most.
+    unknown, and `why` says how many at most. With a budget, for all tables together, the small ones come first.
 
     Raises:
         Unavailable: the database does not answer.
@@ -29,16 +40,24 @@ async def loss_since(
     """
     found = []
     async with reading(url) as live:
-        question = Question(await since_anchor(live, anchor), states, table_timeout_s, "the restore")
+        question = Question(await since_anchor(live, anchor), states, table_timeout_s, "that moment")
         tables = {table.label: table for table in (await tables_of(live)).values()}
         derived = {str(row[0]) for row in await live.rows(_DERIVED)}  # what follows from tables is no loss of its own
-        for label in sorted({*tables, *states} - derived):
-            table = tables.get(label)
+        end = math.inf if budget_s is None else time.monotonic() + budget_s
+        for label in sorted({*tables, *states} - derived, key=lambda label: _pages(tables.get(label))):
+            table, left_s = tables.get(label), end - time.monotonic()
             if table is None:
                 found.append(TableLoss(label, 0, states[label].rows))  # dropped since
+            elif left_s <= 0:
+                found.append(TableLoss(label, None, None, f"not counted within {budget_s:g} s"))
             else:
-                found.append(await or_unknown(label, table_timeout_s, _table(live, table, question)))
+                timed = replace(question, timeout_s=min(table_timeout_s, round(left_s, 3)))
+                found.append(await or_unknown(label, timed.timeout_s, _table(live, table, timed)))
     return Loss.of(found)
+
+
+def _pages(table: Table | None) -> int:
+    return table.pages if table is not None else 0
 
 
 async def _table(live: Reader, table: Table, question: Question) -> TableLoss:

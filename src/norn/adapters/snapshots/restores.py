@@ -110,9 +110,11 @@ class PostgresRestores:
         url = in_database(database.admin_url, copy)
         return await loss_of(database.admin_url, url, snapshot.anchor, snapshot.tables)
 
-    async def loss_since(self, database: AppDatabase, moment: Moment, name: str = "") -> Loss:
+    async def loss_since(
+        self, database: AppDatabase, moment: Moment, name: str = "", budget_s: float | None = None
+    ) -> Loss:
         url = in_database(database.admin_url, name or database.name)
-        return await loss_since(url, moment.anchor, moment.tables)
+        return await loss_since(url, moment.anchor, moment.tables, budget_s=budget_s)
 
     async def moment(self, database: AppDatabase, name: str) -> Moment:
         async with session(in_database(database.admin_url, name)) as connection:

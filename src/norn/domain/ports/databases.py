@@ -154,8 +154,13 @@ class Restores(Protocol):
         """What the live database has that the copy has not, by rows written and deleted since the snapshot."""
         ...
 
-    async def loss_since(self, database: AppDatabase, moment: Moment, name: str = "") -> Loss:
-        """What was written to and deleted from the live database, or the one of that name, since a moment of it."""
+    async def loss_since(
+        self, database: AppDatabase, moment: Moment, name: str = "", budget_s: float | None = None
+    ) -> Loss:
+        """What was written to and deleted from the live database, or the one of that name, since a moment of it.
+
+        What could not be counted in that time, where there is one, is unknown.
+        """
         ...
 
     async def swap(self, database: AppDatabase, copy: str, former: str, output: Output) -> None:
