@@ -60,6 +60,15 @@ def test_a_refused_request_is_in_it_once_with_why(server: NornServer, shop: App)
     assert (entry["subject"], entry["after"]) == ("HEAD", {"asked": "again"})
 
 
+@pytest.mark.parametrize(("asked", "action"), [("cancel", "operation.cancel"), ("confirm", "deploy.confirm")])
+def test_what_comes_too_late_for_an_operation_is_in_it(server: NornServer, shop: App, asked: str, action: str) -> None:
+    ended = server.history("shop")[-1]["id"]
+    assert server.api("POST", f"/api/operations/{ended}/{asked}").status == 409
+    (entry,) = audit(server, "shop", action=action, subject=ended)
+    assert entry["outcome"] == "refused"
+    assert entry["reason"].startswith("not_possible: ")
+
+
 def test_a_look_is_not_written_down(server: NornServer, shop: App) -> None:
     before = audit(server, "shop")
     assert server.api("POST", "/api/apps/shop/rollback", {"dryRun": True, "imageTag": "nope"}).status == 404
@@ -89,8 +98,8 @@ def test_a_quarantine_that_is_lifted_and_a_cancelled_operation(server: NornServe
     shop.commit("three")
     id_ = server.api("POST", "/api/apps/shop/deploy").body["id"]
     assert server.norn("cancel", id_, "--reason", "not now").exit_status == 0
-    (cancelled,) = audit(server, "shop", action="operation.cancel")
-    assert (cancelled["subject"], cancelled["reason"]) == (id_, "not now")
+    (cancelled,) = audit(server, "shop", action="operation.cancel", subject=id_)
+    assert (cancelled["outcome"], cancelled["reason"]) == ("done", "not now")
     (ended,) = audit(server, "shop", action="deploy.end", subject=id_)
     assert ended["outcome"] in ("cancelled", "failed")
 

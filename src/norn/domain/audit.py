@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from norn.domain.deployments import rfc3339
+from norn.domain.operations import OperationKind
 
 SUBJECT_CHARS = 300
 REASON_CHARS = 2_000
@@ -108,10 +109,15 @@ class Recorded:
 class Asked:
     """What somebody asks for, as its refusal is written down."""
 
-    kind: str
+    action: str
     app: str
     subject: str = ""
     reason: str = ""
+
+    @classmethod
+    def request(cls, kind: OperationKind, app: str, subject: str = "", reason: str = "") -> Asked:
+        """For an operation."""
+        return cls(f"{kind.value}.request", app, subject, reason)
 
 
 def request(

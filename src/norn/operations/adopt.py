@@ -32,7 +32,7 @@ async def request_adopt(services: Services, app_name: str, container: str | None
             await add_adoption(services, transaction, app.name, operation_id, caller, container, bake=True)
         return operation_id
 
-    asked = Asked(OperationKind.ADOPT.value, app_name)
+    asked = Asked.request(OperationKind.ADOPT, app_name)
     deployment = await services.store.deployment(await once(services, caller, asked, take))
     assert deployment is not None
     return deployment

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from norn.domain.audit import Asked
 from norn.domain.durations import format_duration
 from norn.errors import NotConfirmed, NotPossible, UnknownOperation
 from norn.operations.procedures import Run
-from norn.operations.services import Caller, Services
+from norn.operations.services import Caller, Services, noting_refusal
 
 PATIENCE_S = 900.0
 """After which nobody seems to be there any more: nothing is changed, and what was prepared is removed."""
@@ -48,6 +49,10 @@ async def confirm(services: Services, operation_id: str, caller: Caller) -> None
     operation = await services.store.operation(operation_id)
     if operation is None:
         raise UnknownOperation(f"There is no operation {operation_id!r}.", hint="`norn status` shows what is running.")
-    async with services.store.accepting(operation.app, caller.who) as transaction:
+    asked = Asked(f"{operation.kind.value}.confirm", operation.app, operation_id)
+    async with (
+        noting_refusal(services, caller, asked),
+        services.store.accepting(operation.app, caller.who) as transaction,
+    ):
         if not await transaction.confirm(operation_id, caller.name) and operation.confirmed is None:
             raise NotPossible("This operation waits for no confirmation.", operationId=operation_id)

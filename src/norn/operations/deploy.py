@@ -68,7 +68,7 @@ async def request_deploy(services: Services, request: DeployRequest, caller: Cal
     Raises UnknownApp, UnknownVersion, AmbiguousVersion, InfraspecInvalid, NotDeployable, Quarantined, PortInUse, Busy.
     """
     request = replace(request, reason=services.known.of(request.app).text(request.reason))
-    asked = Asked(OperationKind.DEPLOY.value, request.app, request.ref, request.reason)
+    asked = Asked.request(OperationKind.DEPLOY, request.app, request.ref, request.reason)
     operation_id = await once(services, caller, asked, lambda: _take(services, request, caller))
     deployment = await services.store.deployment(operation_id)
     assert deployment is not None

@@ -86,7 +86,7 @@ async def request_prune(services: Services, app_name: str, caller: Caller, *, se
             raise Stale("What is to go has changed since. Nothing was removed.", hint="Look again, then decide.")
         return await take_alone(services, app.name, OperationKind.PRUNE, caller, "")
 
-    return await once_operation(services, caller, Asked(OperationKind.PRUNE.value, app_name), take)
+    return await once_operation(services, caller, Asked.request(OperationKind.PRUNE, app_name), take)
 
 
 def prune_procedure(services: Services) -> Procedure:

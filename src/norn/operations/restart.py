@@ -24,7 +24,7 @@ async def request_restart(services: Services, app_name: str, caller: Caller) -> 
         await refuse_halted(services, app.name)
         return await take_alone(services, app.name, OperationKind.RESTART, caller, "")
 
-    return await once_operation(services, caller, Asked(OperationKind.RESTART.value, app_name), take)
+    return await once_operation(services, caller, Asked.request(OperationKind.RESTART, app_name), take)
 
 
 def restart_procedure(services: Services) -> Procedure:

@@ -73,7 +73,7 @@ async def request_restore(services: Services, request: RestoreRequest, caller: C
             await make_sure_of_swap(services, app, database, request.affects)
         return await take_alone(services, app.name, OperationKind.RESTORE, caller, request.reason, params)
 
-    asked = Asked(OperationKind.RESTORE.value, request.app, request.name or "undo", request.reason)
+    asked = Asked.request(OperationKind.RESTORE, request.app, request.name or "undo", request.reason)
     return await once_operation(services, caller, asked, take)
 
 

@@ -145,7 +145,7 @@ async def request_rollback(services: Services, request: RollbackRequest, caller:
         await take()
         assert reply is not None
         return reply
-    asked = Asked(OperationKind.ROLLBACK.value, app.name, request.version or "", request.reason)
+    asked = Asked.request(OperationKind.ROLLBACK, app.name, request.version or "", request.reason)
     before = await answered_once(services, caller, asked, take)
     return reply or Reply(await services.store.deployment(before.operation_id), before.unchanged)
 

@@ -142,8 +142,7 @@ async def noting_refusal(services: Services, caller: Caller, asked: Asked) -> As
             scrubber = services.known.of(asked.app)
             said = scrubber.text(f"{error.code}: {error.message}")
             after = {"asked": scrubber.text(asked.reason)} if asked.reason else None
-            action = f"{asked.kind}.request"
-            entry = Entry(caller.who, action, asked.subject, Outcome.REFUSED, asked.app, said, after=after)
+            entry = Entry(caller.who, asked.action, asked.subject, Outcome.REFUSED, asked.app, said, after=after)
             try:
                 await services.store.audit.record(entry)
             except DatabaseUnavailable as unavailable:

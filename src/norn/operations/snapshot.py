@@ -26,7 +26,7 @@ async def request_snapshot(
         await service_of(services, app)
         return await take_alone(services, app.name, OperationKind.SNAPSHOT, caller, reason, {"kept": kept})
 
-    return await once_operation(services, caller, Asked(OperationKind.SNAPSHOT.value, app_name, reason=reason), take)
+    return await once_operation(services, caller, Asked.request(OperationKind.SNAPSHOT, app_name, reason=reason), take)
 
 
 async def take_noted(run: Run, services: Services, database: AppDatabase, order: SnapshotOrder) -> Snapshot:

@@ -45,5 +45,5 @@ async def request_undo(services: Services, request: RestoreRequest, caller: Call
         assert reply.deployment is not None
         return reply.deployment.id
 
-    asked = Asked(OperationKind.RESTORE.value, request.app, "undo", request.reason)
+    asked = Asked.request(OperationKind.RESTORE, request.app, "undo", request.reason)
     return await once_operation(services, caller, asked, take)

@@ -38,7 +38,7 @@ async def request_verification(services: Services, app_name: str, name: str | No
         snapshot = await snapshot_of(services, app.name, service.database, row["name"])
         return await take_alone(services, app.name, OperationKind.VERIFY, caller, "", {"snapshot": snapshot.name})
 
-    return await once_operation(services, caller, Asked(OperationKind.VERIFY.value, app_name, name or ""), take)
+    return await once_operation(services, caller, Asked.request(OperationKind.VERIFY, app_name, name or ""), take)
 
 
 async def newest(services: Services, app: str, database: str) -> Mapping[str, Any] | None:
