@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -10,17 +11,19 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import yaml
-from tests.fixtures.clusters import ClusterApp, Namespace, namespace
+from tests.fixtures.clusters import REGISTRY, ClusterApp, Namespace, namespace
 from tests.fixtures.norn import NornServer, served, until
+from tests.fixtures.own_database import database
 
 from benchmarks.installed import compile_modules
 from benchmarks.report import show
@@ -30,6 +33,7 @@ REQUESTS = 24
 WHOLE_ROUNDS = 4
 APPS = 100
 REACH_COMMAND, REACH_PATCH_MS, REACH_MANY, REACH_VERDICT_S = 0.8, 15.0, 0.5, 5.0
+_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 NORN = str(Path(sys.executable).with_name("norn"))
 MANY = """
 apiVersion: apps/v1
@@ -274,28 +278,104 @@ def settled(space: Namespace) -> None:
     until(look, "the controller", 180)
 
 
-def bad_version(server: NornServer, space: Namespace) -> None:
+def crash_loop(server: NornServer, space: Namespace) -> None:
     """From the kubelet's first report of a crash to the verdict."""
     app = ClusterApp(server, space, "crashing")
     app.deploy("one", extra='if os.environ.get("BREAK"): os._exit(3)')
     app.deploy("two")
     space.kubectl("set", "env", "deployment/crashing", "BREAK=yes")
     space.kubectl("rollout", "status", "deployment/crashing")
-    reply = server.api("POST", "/api/apps/crashing/rollback", Prefer="wait=5").body
-    first = 0.0
-    while not first:
-        for pod in space.pods("crashing"):
-            for container in pod["status"].get("containerStatuses", ()):
-                if "terminated" in container["state"] or "terminated" in container["lastState"]:
-                    first = first or time.perf_counter()
-    until(lambda: server.operation(reply["id"])["error"], "the verdict")
-    took = time.perf_counter() - first
+    verdict_after("crash_to_verdict", app, "terminated")
+
+
+def bad_image(server: NornServer, space: Namespace) -> None:
+    """The same of an image that the registry knows, and that no node can pull."""
+    app = ClusterApp(server, space, "unpullable")
+    app.deploy("one")
+    app.deploy("two")
+    good = server.history("unpullable")[-1]["digest"]
+    bad = with_a_lost_layer(f"{REGISTRY}/unpullable", good)
+    with database(server) as connection:
+        connection.execute(
+            "UPDATE deployments SET digest = %(bad)s, workload = replace(workload::text, %(good)s, %(bad)s)::jsonb "
+            "WHERE digest = %(good)s",
+            {"bad": bad, "good": good},
+        )
+    verdict_after("bad_image_to_verdict", app, "ErrImagePull")
+
+
+def with_a_lost_layer(image: str, digest: str) -> str:
+    """An image as that one, of which the registry has lost a layer since it was pushed; its digest."""
+    host, repository = image.split("/", 1)
+    connection = HTTPConnection(host, timeout=10)
+
+    def ask(method: str, path: str, body: bytes = b"", **headers: str) -> tuple[HTTPResponse, bytes]:
+        connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+        answer = connection.getresponse()
+        content = answer.read()
+        assert answer.status < 300, (method, path, answer.status, content)
+        return answer, content
+
+    def push(blob: bytes) -> str:
+        hashed = f"sha256:{hashlib.sha256(blob).hexdigest()}"
+        place = ask("POST", f"/v2/{repository}/blobs/uploads/")[0].headers["Location"].removeprefix(f"http://{host}")
+        ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={hashed}", blob)
+        return hashed
+
+    answer, text = ask("GET", f"/v2/{repository}/manifests/{digest}", Accept=", ".join(_MANIFESTS))
+    manifest, kind = json.loads(text), answer.headers["Content-Type"]
+    config = json.loads(ask("GET", f"/v2/{repository}/blobs/{manifest['config']['digest']}")[1])
+    layer = os.urandom(64)
+    lost = push(layer)
+    config["rootfs"]["diff_ids"].append(lost)  # else the node knows the image by its configuration
+    changed = json.dumps(config).encode()
+    manifest["config"] |= {"digest": push(changed), "size": len(changed)}
+    manifest["layers"].append(manifest["layers"][-1] | {"digest": lost, "size": len(layer)})
+    body = json.dumps(manifest).encode()
+    bad = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    ask("PUT", f"/v2/{repository}/manifests/{bad}", body, Content_Type=kind)
+    ask("DELETE", f"/v2/{repository}/blobs/{lost}")
+    return bad
+
+
+def verdict_after(name: str, app: ClusterApp, reports: str) -> None:
+    """Roll back, and measure from the kubelet's first report of a container with that word in it to the verdict."""
+    with reported(app, reports) as seen:
+        reply = app.server.api("POST", f"/api/apps/{app.name}/rollback", Prefer="wait=5").body
+        until(lambda: app.server.operation(reply["id"])["error"], "the verdict", timeout_s=60)
+        judged = time.perf_counter()
+        until(lambda: seen, "the kubelet's report")
+    took = max(judged - seen[0], 0.0)
     show(
-        "crash_to_verdict",
+        name,
         {"seconds": round(took, 2)},
         reach=f"at most {REACH_VERDICT_S:g} s after the kubelet's first report",
         reached=took <= REACH_VERDICT_S,
     )
+
+
+@contextmanager
+def reported(app: ClusterApp, word: str) -> Iterator[list[float]]:
+    """When the word was in what is said of the app's containers, by `time.perf_counter`."""
+    states = "{.status.containerStatuses[*].state}{.status.containerStatuses[*].lastState}{'\\n'}"
+    narrowed = ["--namespace", app.space.name, "get", "pods", "--selector", f"app.kubernetes.io/name={app.name}"]
+    seen: list[float] = []
+    with subprocess.Popen(
+        ["kubectl", *narrowed, "--watch", "--output", f"jsonpath={states}"], stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        lines = watching.stdout
+        lines.readline()  # what runs now: from here on nothing is missed
+
+        def read() -> None:
+            seen.extend(time.perf_counter() for line in lines if word in line)
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(read)
+            try:
+                yield seen
+            finally:
+                watching.terminate()
 
 
 def main() -> None:
@@ -303,7 +383,7 @@ def main() -> None:
         print("kubernetes_rollback: left out, KUBECONFIG names no cluster")
         return
     with namespace() as space, served(**space.settings()) as server:
-        for part in (the_command, the_request, whole_rollout, many_at_once, bad_version):
+        for part in (the_command, the_request, whole_rollout, many_at_once, crash_loop, bad_image):
             part(server, space)
 
 

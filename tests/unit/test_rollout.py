@@ -50,6 +50,8 @@ def test_at_no_replicas_it_is_complete_once_it_was_seen() -> None:
          Phase.GOING_ON, "config_error"),
         (ContainerState("web", waiting="ErrImagePull", message="manifest unknown: not found"), Phase.FAILED,
          "image_not_found"),
+        (ContainerState("web", waiting="ErrImagePull", message="no matching manifest for linux/amd64"), Phase.FAILED,
+         "image_not_found"),
         (PULL, Phase.GOING_ON, "image_not_pulled"),
         (CRASHED_ONCE, Phase.GOING_ON, "crash"),
         (LOOPING, Phase.FAILED, "crash"),

@@ -20,7 +20,10 @@ _AT_ONCE = {
 _PASSING = ("failed to sync", "timed out", "timeout")
 """Words of a config error that is the kubelet's own trouble in asking the API server: it asks again."""
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
-_NOT_THERE = ("not found", "manifest unknown", "does not exist", "name unknown")
+_NOT_THERE = (
+    "not found", "manifest unknown", "does not exist", "name unknown", "no matching manifest", "no match for platform",
+)  # fmt: skip
+"""The last two: not for a node of this kind."""
 _CRASHING = ("CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError")
 FAILURES = 2
 """A container may fail once to be pulled or to run: a registry hiccups, a database is not up yet."""

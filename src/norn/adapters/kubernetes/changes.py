@@ -290,7 +290,7 @@ class Changes:
                     return workload
                 marked = [*unchanged_since(workload), *operations, *annotate(workload, fenced(turn))]
                 try:
-                    await self._patch(workload, marked)
+                    await (self._patch if operations else self._patched)(workload, marked)
                 except PatchTestFailed:
                     continue
                 return await self._workload(app, fresh=True)
