@@ -36,8 +36,15 @@ def containers(app: str) -> list[str]:
     if find_builder(None) != "buildah":
         return []  # the others tidy up by themselves
     argv = ["buildah", "containers", "--format", "{{.ImageName}}"]
-    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    return [name for name in listed if f"/{app}:" in name]
+
+    def listed() -> subprocess.CompletedProcess[str] | None:
+        """None where one that somebody else builds with has ended while it was being listed."""
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done if done.returncode == 0 else None
+
+    found = until(listed, "a list of containers")
+    assert found is not None
+    return [name for name in found.stdout.split() if f"/{app}:" in name]
 
 
 def a_build_that_does_not_end(app: ClusterApp, two: str) -> Callable[[], bool]:
