@@ -27,7 +27,7 @@ def add_snapshots(parser: argparse.ArgumentParser) -> None:
         "  norn snapshots restore myapp NAME              beside the live database, checked, then swapped\n"
         "  norn snapshots restore myapp NAME --into look  into a new database; the live one stays\n"
         "  norn snapshots undo myapp                      take the last restore back\n"
-        "  pg_restore -d DATABASE FILE                    brings one back by hand"
+        "  pg_restore -d NEW_DATABASE FILE                by hand, into an empty one; docs/data.md says with what"
     )
     parser.add_argument("action", choices=("list", "create", "verify", "restore", "undo"))
     parser.add_argument("app")
