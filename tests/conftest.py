@@ -1,8 +1,13 @@
 """Fixtures are in tests/fixtures, by subject."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.fixtures.norn", "tests.fixtures.postgres", "tests.fixtures.browser"]
+
+# How long an example takes says something of the machine: any that is busy stands still for 0.2 s now and then.
+settings.register_profile("norn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("norn")
 
 
 @pytest.hookimpl(trylast=True)
