@@ -12,7 +12,13 @@ settings.load_profile("norn")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Some tests stop what others use: better none at all than those of one group beside each other."""
+    """Some tests stop what others use: better none at all than those of one group beside each other.
+
+    Those on the cluster wait for each other (`cluster_in_use`), and that counts as their own time.
+    """
+    for item in items:
+        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))
     if getattr(config.option, "loadgroup", False):
         for item in items:
             group = item.get_closest_marker("xdist_group")

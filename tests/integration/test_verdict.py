@@ -242,7 +242,7 @@ def test_the_targets_own_dependencies_are_asked(app: App, outage: str) -> None:
 def test_an_app_that_migrates_at_start_meets_a_revision_it_does_not_know(app: App) -> None:
     app.declare("CREATE TABLE alembic_version AS SELECT 5::text AS version_num")
     spec = app.path / "infraspec.yaml"
-    spec.write_text(spec.read_text().replace("lockTimeout: 300ms", "lockTimeout: 300ms, atStart: true"))
+    spec.write_text(spec.read_text().replace("lockTimeout: 20s", "lockTimeout: 20s, atStart: true"))
     app.deploy("two")
     migrated(app, "UPDATE alembic_version SET version_num = 6", "three")
     found = verdict_of_refused(app)

@@ -44,7 +44,7 @@ def test_a_migration_changes_the_apps_own_database(app: GitApp) -> None:
 
 
 def test_a_migration_that_waits_too_long_for_a_lock_fails_and_says_what_to_do(app: GitApp) -> None:
-    app.declare("ALTER TABLE books ADD title text")
+    app.declare("ALTER TABLE books ADD title text", lock_timeout="300ms")
     app.commit("two")
     with app.database() as reader:
         reader.execute("BEGIN; SELECT * FROM books")  # the transaction keeps its lock
