@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from tests.browser.conftest import RUNTIMES, World
 from tests.fixtures.browser import PATIENCE_MS, needs_browser, visiting
+from tests.fixtures.norn import until
 
 pytestmark = needs_browser
 
@@ -17,6 +18,7 @@ def test_paused_rollouts_go_on_once_that_is_ticked(world: World, browser: Browse
     app.deploy("two")
     assert world.space is not None
     world.space.kubectl("rollout", "pause", "deployment/shop")
+    until(lambda: world.server.api("POST", "/api/apps/shop/rollback", {"dryRun": True}).status == 409, "the pause")
     with visiting(browser, world.server) as window:
         window.context.set_default_timeout(2 * PATIENCE_MS)
         page = window.go("/apps/shop/rollback")

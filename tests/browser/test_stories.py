@@ -6,6 +6,7 @@ One story, told in its order: each test goes on where the one before ended.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def books(app: GitApp) -> list[int]:
         return [row[0] for row in connection.execute("SELECT id FROM books ORDER BY id")]
 
 
+@contextmanager
+def held_up(app: GitApp, statement: str) -> Iterator[None]:
+    """It declares a migration that waits to the end of the block, however long a page takes to show the deploy."""
+    waits = "WHILE NOT pg_try_advisory_xact_lock(4717) LOOP PERFORM pg_sleep(0.05); END LOOP;"
+    declare(app, rf"DO \$\$ BEGIN {waits} {statement}; END \$\$")
+    with app.database() as connection:
+        connection.execute("SELECT pg_advisory_lock(4717)")
+        yield
+
+
 def operation_of(window: Visit) -> str:
     """The id of the operation that the page shows."""
     window.page.wait_for_url("**/operations/*")
@@ -74,12 +85,12 @@ def done(window: Visit) -> str:
 
 def test_a_deploy_is_watched_as_it_goes(window: Visit, page: Page, shop: GitApp) -> None:
     window.go("/apps/shop")
-    declare(shop, "ALTER TABLE books ADD pages integer")
-    tag = shop.commit("two")
-    reply = shop.server.api("POST", "/api/apps/shop/deploy", {})
-    assert reply.status == 202
-    page.get_by_role("link", name="deploy").filter(has_text="Watch it").click()
-    assert operation_of(window) == reply.body["id"]
+    with held_up(shop, "ALTER TABLE books ADD pages integer"):
+        tag = shop.commit("two")
+        reply = shop.server.api("POST", "/api/apps/shop/deploy", {})
+        assert reply.status == 202
+        page.get_by_role("link", name="deploy").filter(has_text="Watch it").click()
+        assert operation_of(window) == reply.body["id"]
     expect(page.locator(".steps")).to_contain_text("2 of 2 replicas ready")
     assert done(window) == reply.body["id"]
     window.go("/apps/shop")
