@@ -114,7 +114,17 @@ def meanwhile(action: Callable[[], bool]) -> Iterator[list[bool]]:
         thread.join()
 
 
+LINGERS = f"""
+CREATE FUNCTION public.lingers(number integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS
+  $$ BEGIN IF current_database() = '{COPY}' THEN PERFORM pg_sleep(60); END IF; RETURN number; END $$;
+CREATE TABLE public.lingering AS SELECT 1 AS number;
+CREATE INDEX ON public.lingering (public.lingers(number));
+"""
+"""An index that takes a minute to be made in the copy, and there alone: what is to happen meanwhile has the time."""
+
+
 def restoring_fails_when(shop: Shop, action: Callable[[], bool]) -> None:
+    shop.execute(LINGERS)
     taken = shop.snapshot()
 
     def attempt() -> None:
