@@ -47,7 +47,7 @@ def check_history(server: NornServer, app: App) -> None:
     live = [item for item in history if item["liveFrom"] and not item["liveUntil"]]
     assert [item["id"] for item in live] == [status["live"]["deploymentId"]]
     assert live[0]["imageTag"] == status["live"]["imageTag"]
-    assert status["health"]["healthy"]
+    until(lambda: server.status(app.name)["health"]["healthy"], "an answer in time to a health check")
     ended = {"deployed", "failed", "cancelled", "rolled_back"}
     assert {item["status"] for item in history} <= ended
     assert not any((server.home / "work").iterdir())
@@ -164,6 +164,6 @@ def test_apps_answer_while_no_server_runs_and_the_next_one_finds_them(norn: Norn
     assert app.get() == "one"
     norn.start()
     assert norn.status("steady")["live"] == before
-    assert norn.status("steady")["health"]["ready"] == 2
+    until(lambda: norn.status("steady")["health"]["ready"] == 2, "an answer of both in time")
     app.deploy("two")
     assert app.get() == "two"
