@@ -11,7 +11,7 @@ from secrets import token_hex
 
 import pytest
 from tests.fixtures.clusters import BASE_IMAGE, REGISTRY, ROOT, ClusterApp, Namespace, get
-from tests.fixtures.norn import NornServer, until
+from tests.fixtures.norn import PATIENCE_S, NornServer, until
 
 from norn.adapters.kubernetes.client import Cluster
 from norn.adapters.kubernetes.manifests import own_secret, secret
@@ -86,7 +86,7 @@ def test_a_later_deploy_leaves_alone_what_others_have_added(server: NornServer, 
     app.deploy("one")
     space.kubectl("scale", "deployment/shared", "--replicas=2")
     space.kubectl("set", "env", "deployment/shared", "ADDED=by-hand")
-    space.kubectl("rollout", "status", "deployment/shared", "--timeout=60s")
+    space.kubectl("rollout", "status", "deployment/shared", "--timeout=150s")
     app.spec("replicas: 1\nenv: {COLOUR: red}\n")
     app.deploy("two")
     made = space.deployment("shared")
@@ -98,7 +98,7 @@ def test_what_others_have_set_otherwise_is_named_and_not_overwritten(server: Nor
     app = ClusterApp(server, space, "disputed", more="env: {COLOUR: blue}\n")
     app.deploy("one")
     space.kubectl("set", "env", "deployment/disputed", "COLOUR=green", "--field-manager=colleague")
-    space.kubectl("rollout", "status", "deployment/disputed", "--timeout=60s")
+    space.kubectl("rollout", "status", "deployment/disputed", "--timeout=150s")
     app.commit("two")
     refused = server.norn("deploy", "disputed")
     assert refused.exit_status == 4, refused.err
@@ -153,7 +153,7 @@ async def test_patching_may_be_narrowed_to_the_secrets_of_named_apps(monkeypatch
             values = KubernetesSecrets(cluster)
 
             async def set_until_it_is_refused() -> None:  # the API server has to hear of the narrower role first
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE_S):
                     while True:
                         await values.set("other", "SMTP_KEY", "x")
 
@@ -174,7 +174,7 @@ def test_a_worker_has_neither_port_nor_probes(server: NornServer, space: Namespa
     server.deploy("toiler")
     (container,) = space.deployment("toiler")["spec"]["template"]["spec"]["containers"]
     assert not {"ports", "readinessProbe", "livenessProbe", "startupProbe"} & set(container)
-    assert "at work" in server.norn("logs", "toiler").out
+    until(lambda: "at work" in server.norn("logs", "toiler").out, "its first word")  # it is ready before it has said it
 
 
 # ---- failing -----------------------------------------------------------------------------------------------------

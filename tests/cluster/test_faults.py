@@ -8,7 +8,7 @@ from contextlib import suppress
 from http.client import HTTPException
 
 import pytest
-from tests.cluster.test_rollbacks import two_versions
+from tests.cluster.test_rollbacks import SLOW_WHERE_BROKEN, break_old_version, two_versions
 from tests.fixtures.cluster_parts import Part, mend_node
 from tests.fixtures.clusters import ClusterApp, Namespace
 from tests.fixtures.norn import NornServer, served, until
@@ -19,7 +19,7 @@ def answering(space: Namespace) -> None:
         argv = ["kubectl", "--namespace", space.name, "--request-timeout=2s", "get", "deployments"]
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
-    until(look, "the API server", 90)
+    until(look, "the API server", 180)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
 
     With one that is dead Norn may know so before it plans: then it refuses, and nothing has changed.
     """
-    app = two_versions(server, space, f"unpatched-{fault}")
+    app = two_versions(server, space, f"unpatched-{fault}", timeout="240s")
     before, known = space.deployment(app.name), server.history(app.name)
     printed_before = server.log.stat().st_size
     with getattr(Part("kube-apiserver"), fault)():
@@ -57,7 +57,7 @@ def test_an_api_server_that_is_away_during_the_patch_gets_it_when_it_is_back(
         assert space.deployment(app.name)["spec"] == before["spec"]
         assert app.answers() == {"two"}
         return
-    operation = server.ended(started.body["id"], timeout_s=150)
+    operation = server.ended(started.body["id"], timeout_s=300)
     assert operation["status"] == "succeeded", operation["error"]
     assert app.answers() == {"one"}
 
@@ -73,14 +73,16 @@ def logged(server: NornServer, since: int) -> str:
 def test_an_api_server_that_is_away_during_the_watch_changes_nothing_about_the_end(
     server: NornServer, space: Namespace, fault: str
 ) -> None:
-    app = two_versions(server, space, f"unwatched-{fault}", first="time.sleep(6)")
-    started = server.api("POST", f"/api/apps/{app.name}/rollback", Prefer="wait=10")
+    app = two_versions(server, space, f"unwatched-{fault}", first=SLOW_WHERE_BROKEN.format(20), timeout="240s")
+    break_old_version(space, app.name)
+    part = Part("kube-apiserver")
+    started = server.api("POST", f"/api/apps/{app.name}/rollback", Prefer="wait=50")
     assert started.body["accepted"]
-    with getattr(Part("kube-apiserver"), fault)():
+    with getattr(part, fault)():
         if fault == "stopped":
             until(lambda: "does not answer" in printed(server, started.body["id"]), "a word on the silence")
     answering(space)
-    operation = server.ended(started.body["id"], timeout_s=120)
+    operation = server.ended(started.body["id"], timeout_s=300)
     assert operation["status"] == "succeeded", operation["error"]
     assert app.answers() == {"one"}
 
@@ -92,10 +94,10 @@ def printed(server: NornServer, operation_id: str) -> str:
 @alone
 @mended_after
 def test_a_kubelet_that_has_stopped_is_a_timeout_and_no_quarantine(server: NornServer, space: Namespace) -> None:
-    app = two_versions(server, space, "frozen", timeout="30s")
+    app = two_versions(server, space, "frozen", timeout="45s")
     with Part("kubelet").stopped():
-        started = server.api("POST", "/api/apps/frozen/rollback", Prefer="wait=10")
-        operation = server.ended(started.body["id"], timeout_s=90)
+        started = server.api("POST", "/api/apps/frozen/rollback", Prefer="wait=50")
+        operation = server.ended(started.body["id"], timeout_s=240)
     assert operation["status"] == "failed"
     assert [found["status"] for found in server.history("frozen")][1:] == ["deployed", "deployed"]
     until(lambda: app.answers() == {"two"}, "what was live")
@@ -129,7 +131,7 @@ def test_a_killed_server_is_followed_by_one_that_ends_the_rollback(space: Namesp
         with suppress(OSError, HTTPException):  # it may be killed before it can answer
             server.api("POST", f"/api/apps/{app.name}/rollback")
         assert server.process is not None
-        server.process.wait(30)
+        server.process.wait(180)
         server.start()
         newest = server.history(app.name)[0]
         assert newest["kind"] == "rollback"

@@ -112,13 +112,11 @@ def test_an_image_that_a_migration_cannot_have_fails_at_once(server: NornServer,
     """The Job would wait for ever: a migration has no progress deadline."""
     from tests.cluster.test_rollbacks import delete_from_registry
 
-    app = app_with_database(server, space, "imageless", 'build: {test: "sleep 4"}\n')
+    app = app_with_database(server, space, "imageless", "build: {test: sh -c 'echo testing; sleep 8'}\n")
     tag = app.commit("one", files=migration("SELECT 1"))
     started = server.api("POST", "/api/apps/imageless/deploy", {})
-    server.step_begun(started.body["id"], "test")
-    digest = until(lambda: server.history("imageless")[0]["digest"], "the image")
-    server.step_begun(started.body["id"], "snapshot")
-    delete_from_registry(tag, digest)
+    until(lambda: "testing" in str(server.operation(started.body["id"])["steps"]), "the image at work in its test")
+    delete_from_registry(tag, server.history("imageless")[0]["digest"])
     operation = server.ended(started.body["id"])
     assert operation["status"] == "failed"
     assert operation["error"]["code"] in ("migration_failed", "image_missing")

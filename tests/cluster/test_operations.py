@@ -38,7 +38,7 @@ def foreign(app: ClusterApp, space: Namespace, image: str) -> None:
     """A Deployment as somebody else would have made it, with a sidecar and an init container."""
     text = FOREIGN.format(name=app.name, image=image, base=f"{REGISTRY}/python:3.11")
     space.kubectl("apply", "-f", "-", stdin=text)
-    space.kubectl("rollout", "status", f"deployment/{app.name}", "--timeout=90s")
+    space.kubectl("rollout", "status", f"deployment/{app.name}", "--timeout=150s")
 
 
 # ---- looking -----------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_a_restart_is_of_the_image_that_somebody_has_set_by_hand(server: NornSer
     app.deploy("one")
     by_hand = ClusterApp(server, space, "mender").deploy("by hand")
     space.kubectl("set", "image", "deployment/mended", f"mended={by_hand}")
-    space.kubectl("rollout", "status", "deployment/mended", "--timeout=60s")
+    space.kubectl("rollout", "status", "deployment/mended", "--timeout=150s")
     restarted = server.norn("restart", "mended")
     assert restarted.exit_status == 0, restarted.err
     live = server.status("mended")["live"]
@@ -139,12 +139,12 @@ def test_without_a_server_a_kubeconfig_is_enough_and_the_next_server_writes_it_d
         server.stop()
         outside = {name: value for name, value in server.environment.items() if name not in ("NORN_HOME", "NORN_URL")}
         argv = [sys.executable, "-m", "norn", "rollback", "alone", "--direct", "--reason", "night"]
-        done = subprocess.run(argv, env=outside, capture_output=True, text=True, check=False, timeout=90)
+        done = subprocess.run(argv, env=outside, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr
         reply = json.loads(done.stdout)
         assert (reply["imageTag"], reply["fromImageTag"]) == (one, two)
         assert app.answers() == {"one"}
-        again = subprocess.run(argv, env=outside, capture_output=True, text=True, check=False, timeout=90)
+        again = subprocess.run(argv, env=outside, capture_output=True, text=True, check=False, timeout=240)
         assert again.returncode == 3, again.stderr
         server.start()
         (entry,) = until(lambda: [d for d in server.history("alone") if d["id"] == reply["id"]], "the entry")

@@ -6,7 +6,7 @@ import copy
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +16,8 @@ from tests.fixtures.clusters import REGISTRY, ClusterApp, Namespace, pods_reach_
 from tests.fixtures.norn import NornServer, until
 
 BREAKABLE = 'if os.environ.get("BREAK"): print("I am broken", flush=True); os._exit(3)'
+SLOW_WHERE_BROKEN = 'if os.environ.get("BREAK"): time.sleep({})'
+"""Of a version that begins at once when it is deployed, and late when it is gone back to: see `break_old_version`."""
 
 
 def two_versions(server: NornServer, space: Namespace, name: str, *, first: str = "", **kind: str) -> ClusterApp:
@@ -50,7 +52,7 @@ def test_a_rollback_changes_the_image_and_nothing_else(server: NornServer, space
     space.kubectl("patch", "deployment/exact", "--type=json", f"--patch={json.dumps(change)}")
     space.kubectl("annotate", "deployment/exact", "example.com/owner=payments")
     space.kubectl("scale", "deployment/exact", "--replicas=2")
-    space.kubectl("rollout", "status", "deployment/exact", "--timeout=60s")
+    space.kubectl("rollout", "status", "deployment/exact", "--timeout=150s")
     before = without_norns_own(space.deployment("exact"))
     back = server.norn("rollback", "exact")
     assert back.exit_status == 0, back.err
@@ -95,7 +97,7 @@ def test_an_image_changed_by_hand_is_seen_and_named(server: NornServer, space: N
     app = two_versions(server, space, "handmade")
     stranger = ClusterApp(server, space, "stranger").deploy("stranger")
     space.kubectl("set", "image", "deployment/handmade", f"handmade={stranger}")
-    space.kubectl("rollout", "status", "deployment/handmade", "--timeout=60s")
+    space.kubectl("rollout", "status", "deployment/handmade", "--timeout=150s")
     live = until(lambda: (found := server.status("handmade")["live"])["imageTag"] == stranger and found, "the change")
     assert live["deploymentId"] is None
     back = server.norn("rollback", "handmade")
@@ -185,7 +187,7 @@ def test_a_worker_on_the_same_image_that_would_stay_on_it_is_a_caution(server: N
 def break_old_version(space: Namespace, name: str) -> None:
     """A change of the surroundings that only the older version minds."""
     space.kubectl("set", "env", f"deployment/{name}", "BREAK=yes")
-    space.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+    space.kubectl("rollout", "status", f"deployment/{name}", "--timeout=150s")
 
 
 def test_a_target_that_crashes_is_reported_with_its_last_words_and_put_back(
@@ -221,7 +223,7 @@ def test_putting_back_leaves_alone_what_others_changed_meanwhile(server: NornSer
     two_versions(server, space, "considerate", first=f"{slowly}\n{BREAKABLE}", timeout="90s")
     two = space.images("considerate")["considerate"]
     break_old_version(space, "considerate")
-    started = server.api("POST", "/api/apps/considerate/rollback", Prefer="wait=10")
+    started = server.api("POST", "/api/apps/considerate/rollback", Prefer="wait=50")
     until(lambda: space.images("considerate")["considerate"] != two, "the patch")
     space.kubectl("set", "env", "deployment/considerate", "LATER=yes")  # and only so it comes to its crash in time
     assert server.ended(started.body["id"])["error"]["reason"] == "crash"
@@ -231,15 +233,15 @@ def test_putting_back_leaves_alone_what_others_changed_meanwhile(server: NornSer
 
 
 @contextmanager
-def gatekeeper(admit: int) -> Iterator[str]:
-    """Asked by each pod whether it may live; the first `admit` may."""
+def gatekeeper(admits: Callable[[int], bool]) -> Iterator[str]:
+    """Asked by each pod whether it may live: `admits` is told how many have asked so far."""
     lock, asked = threading.Lock(), [0]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             with lock:
                 asked[0] += 1
-                status = 200 if asked[0] <= admit else 403
+                status = 200 if admits(asked[0]) else 403
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -268,9 +270,9 @@ def test_where_some_of_the_target_is_available_it_stays_and_what_was_live_can_be
         "    except OSError: os._exit(4)\n"
     )
     app = two_versions(server, space, "partly", first=asks, more="replicas: 2\n")
-    with gatekeeper(admit=1) as gate:
+    with gatekeeper(lambda asked: asked == 1) as gate:
         space.kubectl("set", "env", "deployment/partly", f"GATE={gate}")
-        space.kubectl("rollout", "status", "deployment/partly", "--timeout=60s")
+        space.kubectl("rollout", "status", "deployment/partly", "--timeout=150s")
         failed = server.norn("rollback", "partly")
         assert failed.exit_status == 1
         error = failed.json()["error"]
@@ -285,8 +287,9 @@ def test_where_some_of_the_target_is_available_it_stays_and_what_was_live_can_be
 
 
 def test_another_manager_that_changes_the_image_meanwhile_is_named(server: NornServer, space: Namespace) -> None:
-    app = two_versions(server, space, "contested", first="time.sleep(8)")
-    started = server.api("POST", "/api/apps/contested/rollback", Prefer="wait=10")
+    app = two_versions(server, space, "contested", first=SLOW_WHERE_BROKEN.format(60))
+    break_old_version(space, "contested")
+    started = server.api("POST", "/api/apps/contested/rollback", Prefer="wait=50")
     two = next(found["imageTag"] for found in server.history("contested") if found["kind"] == "deploy")
     space.kubectl("set", "image", "deployment/contested", f"contested={two}", "--field-manager=pipeline")
     operation = server.ended(started.body["id"])
@@ -297,29 +300,47 @@ def test_another_manager_that_changes_the_image_meanwhile_is_named(server: NornS
 
 
 def test_a_deployment_that_is_deleted_meanwhile_is_named(server: NornServer, space: Namespace) -> None:
-    two_versions(server, space, "removed", first="time.sleep(8)")
-    started = server.api("POST", "/api/apps/removed/rollback", Prefer="wait=10")
+    two_versions(server, space, "removed", first=SLOW_WHERE_BROKEN.format(60))
+    break_old_version(space, "removed")
+    started = server.api("POST", "/api/apps/removed/rollback", Prefer="wait=50")
     space.kubectl("delete", "deployment", "removed")
     operation = server.ended(started.body["id"])
     assert operation["error"]["reason"] == "deleted"
 
 
 def test_a_pause_in_the_middle_is_named(server: NornServer, space: Namespace) -> None:
-    two_versions(server, space, "halted", first="time.sleep(8)")
-    started = server.api("POST", "/api/apps/halted/rollback", Prefer="wait=10")
+    two_versions(server, space, "halted", first=SLOW_WHERE_BROKEN.format(60))
+    break_old_version(space, "halted")
+    started = server.api("POST", "/api/apps/halted/rollback", Prefer="wait=50")
     space.kubectl("rollout", "pause", "deployment/halted")
     operation = server.ended(started.body["id"])
     assert operation["error"]["reason"] == "paused"
 
 
 def test_an_autoscaler_that_scales_meanwhile_is_named_and_left_to_it(server: NornServer, space: Namespace) -> None:
-    app = two_versions(server, space, "elastic", first="time.sleep(25)", timeout="120s")
-    started = server.api("POST", "/api/apps/elastic/rollback", Prefer="wait=10")
-    space.kubectl("autoscale", "deployment/elastic", "--min=2", "--max=3", "--name=elastic-scaler")
-    operation = server.ended(started.body["id"], timeout_s=120)
+    waits = (
+        "import urllib.request\n"
+        "while os.environ.get('GATE'):\n"
+        "    try: urllib.request.urlopen(os.environ['GATE']); break\n"
+        "    except OSError: time.sleep(0.5)\n"
+    )
+    app = two_versions(server, space, "elastic", first=waits, timeout="240s")
+    scaled = threading.Event()
+
+    def printed() -> str:
+        return "".join(step["output"] for step in server.operation(id_)["steps"] if step["step"] == "rollout")
+
+    with gatekeeper(lambda _: scaled.is_set()) as gate:
+        space.kubectl("set", "env", "deployment/elastic", f"GATE={gate}")
+        space.kubectl("rollout", "status", "deployment/elastic", "--timeout=150s")
+        id_ = server.api("POST", "/api/apps/elastic/rollback").body["id"]
+        until(lambda: "available" in printed(), "the watch of the rollout")
+        space.kubectl("autoscale", "deployment/elastic", "--min=2", "--max=3", "--name=elastic-scaler")
+        told = "HorizontalPodAutoscaler elastic-scaler has changed the replicas from 1 to 2"
+        until(lambda: told in printed(), "a word on the scaling")
+        scaled.set()
+        operation = server.ended(id_, timeout_s=240)
     assert operation["status"] == "succeeded", operation["error"]
-    rollout = next(step for step in operation["steps"] if step["step"] == "rollout")
-    assert "HorizontalPodAutoscaler elastic-scaler has changed the replicas from 1 to 2" in rollout["output"]
     assert space.deployment("elastic")["spec"]["replicas"] == 2
     assert app.answers() == {"one"}
 
@@ -327,7 +348,7 @@ def test_an_autoscaler_that_scales_meanwhile_is_named_and_left_to_it(server: Nor
 def test_pods_that_no_node_takes_are_shown_at_once_and_fail_at_the_timeout(
     server: NornServer, space: Namespace
 ) -> None:
-    app = two_versions(server, space, "homeless", timeout="30s")
+    app = two_versions(server, space, "homeless", timeout="45s")
     patch = {"spec": {"template": {"spec": {"nodeSelector": {"example.com/none": "such"}}}}}
     space.kubectl("patch", "deployment/homeless", f"--patch={json.dumps(patch)}")
     failed = server.norn("rollback", "homeless")
@@ -359,7 +380,7 @@ def full(space: Namespace) -> bool:
 
 
 def test_a_full_namespace_is_named_in_the_controllers_words(server: NornServer, space: Namespace) -> None:
-    two_versions(server, space, "crowded", timeout="30s")
+    two_versions(server, space, "crowded", timeout="45s")
     space.kubectl("create", "quota", "crowded", "--hard=pods=1")
     try:
         until(lambda: full(space), "the quota to be in force")
@@ -400,7 +421,7 @@ def test_a_container_that_the_template_has_lost_points_to_the_template(server: N
     two_versions(server, space, "renamed")
     patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "other"}]
     space.kubectl("patch", "deployment/renamed", "--type=json", f"--patch={json.dumps(patch)}")
-    space.kubectl("rollout", "status", "deployment/renamed", "--timeout=60s")
+    space.kubectl("rollout", "status", "deployment/renamed", "--timeout=150s")
     refused = server.norn("rollback", "renamed")
     assert (refused.exit_status, refused.json()["verdict"]["findings"][0]["code"]) == (4, "template_incompatible")
     assert "--template" in refused.err

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from tests.cluster.test_rollbacks import two_versions
+from tests.cluster.test_rollbacks import SLOW_WHERE_BROKEN, break_old_version, two_versions
 from tests.fixtures.clusters import Namespace, namespace
 from tests.fixtures.company import company
-from tests.fixtures.norn import NornServer, Reply, until
+from tests.fixtures.norn import PATIENCE_S, NornServer, Reply, until
 
 INTERRUPTED = "[the server was interrupted; going on]"
 
@@ -32,7 +32,7 @@ def servers(office: Namespace) -> Iterator[list[NornServer]]:
 
 def rolls_out(server: NornServer, app: str) -> str:
     """A rollback that is at work in this server; its id."""
-    started = server.api("POST", f"/api/apps/{app}/rollback", Prefer="wait=20").body
+    started = server.api("POST", f"/api/apps/{app}/rollback", Prefer="wait=50").body
     assert started["accepted"], started
     server.step_begun(started["id"], "rollout")
     return str(started["id"])
@@ -59,7 +59,8 @@ def test_fifty_presses_at_once_on_three_servers_are_one_rollback(servers: list[N
 
 def test_another_server_goes_on_with_what_a_killed_one_was_at(servers: list[NornServer], office: Namespace) -> None:
     one, other, _ = servers
-    app = two_versions(one, office, "orphaned", first="time.sleep(6)")
+    app = two_versions(one, office, "orphaned", first=SLOW_WHERE_BROKEN.format(15))
+    break_old_version(office, "orphaned")
     id_ = rolls_out(one, "orphaned")
     one.kill()
     try:
@@ -75,12 +76,13 @@ def test_a_server_that_was_paused_does_not_write_over_its_successor(
     servers: list[NornServer], office: Namespace
 ) -> None:
     one, other, _ = servers
-    app = two_versions(one, office, "paused", first="time.sleep(6)")
+    app = two_versions(one, office, "paused", first=SLOW_WHERE_BROKEN.format(15))
+    break_old_version(office, "paused")
     id_ = rolls_out(one, "paused")
     assert one.process is not None
     os.kill(one.process.pid, signal.SIGSTOP)
     try:
-        operation = other.ended(id_, timeout_s=90)
+        operation = other.ended(id_)
     finally:
         os.kill(one.process.pid, signal.SIGCONT)
     assert operation["status"] == "succeeded", operation["error"]
@@ -100,7 +102,7 @@ def test_a_build_goes_on_where_its_files_are_not_and_leaves_none(servers: list[N
     tag = app.commit("three")
     started = one.api("POST", "/api/apps/rebuilt/deploy").body["id"]
     assert one.process is not None
-    one.process.wait(60)
+    one.process.wait(PATIENCE_S)
     for server in others:
         server.start()
     assert others[0].ended(started)["status"] == "succeeded"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.cluster.test_operations import FOREIGN
 from tests.fixtures.clusters import BASE_IMAGE, Namespace
+from tests.fixtures.norn import PATIENCE_S
 from tests.fixtures.turns import turn
 
 from norn.adapters.kubernetes import manifests
@@ -336,7 +337,7 @@ async def test_a_job_that_is_gone_on_with_is_of_the_later_turn_from_then_on(clus
     assert await cluster.create(migration(turn("handed", 5)), Job) is not None
 
     async def late() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while (job := await cluster.get(Job, "norn-migrate-handed")) and annotations_of(job)[FENCE] != "9":
                 await asyncio.sleep(0.01)
         await delete_job(cluster, "norn-migrate-handed", turn("handed", 5))

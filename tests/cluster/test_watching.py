@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.cluster.test_operations import FOREIGN
 from tests.fixtures.clusters import BASE_IMAGE, Namespace
+from tests.fixtures.norn import PATIENCE_S
 
 from norn.adapters.kubernetes.changes import Changes
 from norn.adapters.kubernetes.client import Cluster
@@ -33,7 +34,7 @@ def made(space: Namespace, name: str, *, replicas: int = 0) -> None:
 
 
 async def eventually(condition: Any, what: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -139,7 +140,7 @@ async def test_an_image_that_does_not_exist_fails_at_once_with_the_kubelets_word
         image = Image(BASE_IMAGE, MISSING, "")
         await runtime._changes.switch(Switch("unpulled", "x", image, {"containers": containers}), None, lambda _: None)
         with pytest.raises(RolloutFailed) as failed:
-            await runtime.watch("unpulled", "x", None, 60, printed.append)
+            await runtime.watch("unpulled", "x", None, PATIENCE_S, printed.append)
         assert failed.value.facts["reason"] == "image_not_found"
         assert "not found" in failed.value.message
     finally:
