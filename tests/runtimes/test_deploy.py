@@ -103,7 +103,7 @@ def test_a_version_that_does_not_become_healthy_is_put_back_with_the_reason(
 ) -> None:
     app = world.app("ill-at-once" if "exit" in extra else "ill-a-bit-later")
     app.deploy("one")
-    app.spec(timeout="60s" if "exit" in extra else "6s")
+    app.spec(timeout="60s" if "exit" in extra else "30s")  # within which it has to come to its health check
     app.commit("two", extra=extra)
     finished = world.server.norn("deploy", app.name)
     assert finished.exit_status == 1
