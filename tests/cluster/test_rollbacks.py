@@ -178,7 +178,7 @@ def test_a_worker_on_the_same_image_that_would_stay_on_it_is_a_caution(server: N
         return [finding for finding in plan["verdict"]["findings"] if finding["code"] == "left_behind"]
 
     (finding,) = until(findings, "the caution")
-    assert (finding["level"], finding["deployments"]) == ("caution", ["pair-worker"])
+    assert (finding["level"], finding["workloads"]) == ("caution", ["deployment/pair-worker"])
 
 
 # ---- what goes wrong while it rolls out --------------------------------------------------------------------------

@@ -430,7 +430,8 @@ def test_only_manifest_digests_of_pods_that_stay_count() -> None:
         ({"managers": ["argocd-controller"]}, ["managed_elsewhere"]),
         ({"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}}, ["managed_elsewhere"]),
         ({"replicas": 0}, ["no_replicas"]),
-        ({"left_behind": ["web-worker"]}, ["left_behind"]),
+        ({"left_behind": ["deployment/web-worker"]}, ["left_behind"]),
+        ({"unseen": "Norn may not list cronjobs"}, ["not_checked"]),
     ],
 )
 def test_cautions_about_how_it_runs(how: dict[str, Any], codes: list[str]) -> None:
@@ -441,4 +442,4 @@ def test_cautions_about_how_it_runs(how: dict[str, Any], codes: list[str]) -> No
 def test_of_many_that_are_left_behind_the_first_are_named() -> None:
     (found,) = findings("web", managers=[], labels={}, replicas=1, left_behind=[f"w{n}" for n in range(8)])
     assert "w0, w1, w2, w3, w4 and 3 more" in found.message
-    assert len(found.facts["deployments"]) == 8
+    assert len(found.facts["workloads"]) == 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from norn.domain.verdict import Finding, Level
+from norn.domain.verdict import Finding, Level, not_checked
 
 _REVERTING = {
     "argocd-controller": "Argo CD",
@@ -23,11 +23,18 @@ _LABELS = {
 
 
 def findings(
-    app: str, *, managers: Sequence[str], labels: Mapping[str, str], replicas: int, left_behind: Sequence[str] = ()
+    app: str,
+    *,
+    managers: Sequence[str],
+    labels: Mapping[str, str],
+    replicas: int,
+    left_behind: Sequence[str] = (),
+    unseen: str = "",
 ) -> tuple[Finding, ...]:
     """Cautions: another tool that would revert a rollback; nothing that runs at all; others on the same image.
 
-    `left_behind` are the Kubernetes Deployments that run the app's image as well, a worker beside the web server, say.
+    `left_behind` is what runs the app's image as well, a worker beside the web server, say, or what is scheduled, as
+    kubectl takes it: `cronjob/nightly`. `unseen`: why not all of that was looked at.
     """
     found = []
     tools = {_REVERTING[manager] for manager in managers if manager in _REVERTING}
@@ -57,9 +64,11 @@ def findings(
             Finding(
                 "left_behind",
                 Level.CAUTION,
-                f"Other Kubernetes Deployments run the image of {app}, too, and stay on it: {names}. "
-                "Take them back as well where they belong together.",
-                {"deployments": list(left_behind)},
+                f"More than {app} runs its image, and stays on it: {names}. "
+                "Take that back as well where it belongs together.",
+                {"workloads": list(left_behind)},
             )
         )
+    if unseen:
+        found.append(not_checked("what else runs its image", unseen))
     return tuple(found)

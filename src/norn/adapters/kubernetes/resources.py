@@ -12,6 +12,11 @@ Kind = type[GenericNamespacedResource]
 
 Deployment = create_namespaced_resource("apps", "v1", "Deployment", "deployments")
 ReplicaSet = create_namespaced_resource("apps", "v1", "ReplicaSet", "replicasets")
+StatefulSet = create_namespaced_resource("apps", "v1", "StatefulSet", "statefulsets")
+DaemonSet = create_namespaced_resource("apps", "v1", "DaemonSet", "daemonsets")
+CronJob = create_namespaced_resource("batch", "v1", "CronJob", "cronjobs")
+CronJobBefore121 = create_namespaced_resource("batch", "v1beta1", "CronJob", "cronjobs")
+"""Of Kubernetes before 1.21."""
 Pod = create_namespaced_resource("", "v1", "Pod", "pods")
 Service = create_namespaced_resource("", "v1", "Service", "services")
 ConfigMap = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")

@@ -17,14 +17,9 @@ from norn.adapters.kubernetes.halts import Halts
 from norn.adapters.kubernetes.health import ask_pods
 from norn.adapters.kubernetes.jobs import JobRun, delete_job, job_runs
 from norn.adapters.kubernetes.logs import app_lines
+from norn.adapters.kubernetes.others import Others
 from norn.adapters.kubernetes.pod_environment import ELSEWHERE, given_to_pods
-from norn.adapters.kubernetes.pods import (
-    Mark,
-    newest_replica_set,
-    pods_of,
-    running_digests,
-    template_of,
-)
+from norn.adapters.kubernetes.pods import Mark, newest_replica_set, pods_of, running_digests, template_of
 from norn.adapters.kubernetes.preconditions import always_changed, paused, refuse_unseen
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import Object, Pod, Secret, Service
@@ -39,7 +34,6 @@ from norn.adapters.kubernetes.workload import (
     main_container,
     recorded,
     reference_of,
-    runs_image_of,
 )
 from norn.domain import workloads
 from norn.domain.configuration import Shape, Texts
@@ -69,6 +63,7 @@ class KubernetesRuntime:
         self._cluster = cluster
         self._mirror = Mirror(cluster)
         self._changes = Changes(cluster, self._mirror)
+        self._others = Others(cluster, self._mirror)
         self._halts = Halts(cluster, self._mirror, self._changes)
         self._own_environment = own_environment
         self._marks: dict[str, Mark] = {}
@@ -76,8 +71,10 @@ class KubernetesRuntime:
 
     def start(self) -> None:
         self._mirror.start()
+        self._others.start()
 
     async def stop(self) -> None:
+        await self._others.stop()
         await self._mirror.stop()
         await self._cluster.close()
 
@@ -132,13 +129,14 @@ class KubernetesRuntime:
         workload = await self._workload(app)
         if workload is None:
             return ()
-        others = map(Workload, self._mirror.deployments.everything())
+        others = await self._others.on_image_of(workload)
         return workloads.findings(
             app,
             managers=[str(entry.get("manager")) for entry in workload.obj["metadata"].get("managedFields") or ()],
             labels=workload.obj["metadata"].get("labels") or {},
             replicas=workload.replicas,
-            left_behind=sorted(other.name for other in others if runs_image_of(other, workload)),
+            left_behind=others.names,
+            unseen=others.unseen,
         )
 
     async def configuration(self, app: str) -> Texts:

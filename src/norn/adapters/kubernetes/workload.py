@@ -235,12 +235,6 @@ def sharing(workload: Workload, main: str) -> dict[str, str]:
     return {main: image} | same
 
 
-def runs_image_of(other: Workload, workload: Workload) -> bool:
-    """Whether another Deployment has an image that is the app's own, and so would stay on it when the app goes back."""
-    own = set(workload.images(workload.managed).values())
-    return other.uid != workload.uid and any(container.image in own for container in other.containers.values())
-
-
 def live_of(workload: Workload, running_digest: str) -> Live | None:
     """What rolled out last; where somebody has changed the image by hand, that.
 
