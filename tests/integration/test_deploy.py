@@ -7,9 +7,8 @@ import re
 import socket
 from pathlib import Path
 
-import psycopg
 import pytest
-from tests.fixtures.apps import App
+from tests.fixtures.apps import App, held_up_by
 from tests.fixtures.norn import NornServer, until
 
 from norn.adapters.accounts import can_reach, for_apps
@@ -111,14 +110,18 @@ def test_the_same_idempotency_key_and_body_answer_with_the_same_operation(norn: 
 def test_the_logs_are_what_the_processes_print_line_by_line(server: NornServer) -> None:
     app = App(server, "talks")
     app.deploy("one", extra='print("first\\nsecond", flush=True)')
-    assert server.norn("logs", "talks").out == "first\nsecond\nserving one\n"
+    # Another process keeps what they print, and may do so after the first health check.
+    until(lambda: server.norn("logs", "talks").out == "first\nsecond\nserving one\n", "all that was printed")
 
 
 def test_watch_shows_what_changes_until_it_is_ended(server: NornServer) -> None:
-    app = App(server, "seen")
+    gate = server.directory / "seen-may-end"
+    app = App(server, "seen", more=held_up_by(gate))
     app.commit("one")
     with server.running("watch", "seen") as lines:
-        server.deploy("seen")
+        server.api("POST", "/api/apps/seen/deploy")
+        next(lines)  # it is connected by now
+        gate.touch()
         assert any('"deployed"' in line for line in lines)
 
 
@@ -138,23 +141,26 @@ def test_a_build_that_fails_stops_the_deploy_and_shows_its_output(server: NornSe
 def test_a_migration_that_ends_in_its_last_ten_seconds_is_left_to_do_so(server: NornServer) -> None:
     if not can_reach(Path(App.psql), for_apps()):
         pytest.skip("psql is where apps cannot reach it")
-    app = App(server, "nearly")
-    app.declare("SELECT pg_sleep(3), 1 AS nearly")
+    app, gate = App(server, "nearly"), server.directory / "nearly-may-end"
+    app.declare("CREATE TABLE nearly ()")
+    spec = app.path / "infraspec.yaml"
+    spec.write_text(spec.read_text().replace("exec ", f"echo begun; until test -e {gate}; do sleep 0.1; done; exec "))
     app.commit("one")
     deploy = server.api("POST", "/api/apps/nearly/deploy").body["id"]
-    until(lambda: sleeping(app), "the migration")
-    server.norn("cancel", deploy)
-    output = next(step["output"] for step in server.operation(deploy)["steps"] if step["step"] == "migrate")
-    assert ("10s to end by itself" in output, "ended" in output) == (True, False), output
+    until(lambda: "begun" in output_of(server, deploy, "migrate"), "the migration")
+    assert server.api("POST", f"/api/operations/{deploy}/cancel").status == 202
+    until(lambda: "10s to end by itself" in output_of(server, deploy, "migrate"), "the time it is given")
+    gate.touch()
+    assert server.ended(deploy)["status"] == "cancelled"
+    assert "ended" not in output_of(server, deploy, "migrate")
+    with app.database() as connection:
+        assert connection.execute("SELECT to_regclass('nearly') IS NOT NULL").fetchone() == (True,)
 
 
-def sleeping(app: App) -> bool:
-    try:
-        with app.database() as connection:
-            found = connection.execute("SELECT FROM pg_stat_activity WHERE application_name LIKE 'norn-migrate%'")
-            return found.fetchone() is not None
-    except (OSError, psycopg.Error):
-        return False  # it is not made yet
+def output_of(server: NornServer, operation_id: str, name: str) -> str:
+    """What a step has printed until now."""
+    steps = server.operation(operation_id)["steps"]
+    return "".join(step["output"] for step in steps if step["step"] == name)
 
 
 def test_an_image_that_is_byte_for_byte_one_in_quarantine_is_refused_under_another_commit(server: NornServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.fixtures.apps import App
+from tests.fixtures.apps import App, held_up_by
 from tests.fixtures.company import company
 from tests.fixtures.norn import NornServer, until
 
@@ -22,13 +22,15 @@ def test_what_needs_a_machine_waits_for_the_server_of_that_machine(servers: list
     one, other = servers
     app = App(one, "at-home")
     app.deploy("one")
-    app.spec('build: {test: sh -c "sleep 3"}\n')
+    gate = one.directory / "may-go-on"
+    app.spec(held_up_by(gate))
     app.commit("two")
     started = one.api("POST", "/api/apps/at-home/deploy").body["id"]
     one.step_begun(started, "test")
     one.kill()
     until(lambda: not_heard_of(other), "the silence of the one that was killed")
     assert other.operation(started)["status"] == "running"
+    gate.touch()
     one.start()
     assert one.ended(started)["status"] == "succeeded"
     assert app.get() == "two"
@@ -40,8 +42,12 @@ def not_heard_of(server: NornServer) -> bool:
 
 def test_events_reach_the_clients_of_every_server(servers: list[NornServer]) -> None:
     one, other = servers
+    gate = one.directory / "heard-may-end"
+    App(one, "heard", more=held_up_by(gate)).commit("one")
     with other.running("watch", "-o", "json") as lines:
-        App(one, "heard").deploy("one")
+        one.api("POST", "/api/apps/heard/deploy")
+        next(line for line in lines if '"heard"' in line)  # it is connected by now
+        gate.touch()
         assert any('"heard"' in line and '"succeeded"' in line for line in lines)
 
 
