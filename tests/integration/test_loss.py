@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import threading
-import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from tests.fixtures.norn import until
 from tests.fixtures.postgres import PostgresServer
 
 from norn.adapters.postgres.clients import find_client
-from norn.adapters.snapshots import keys
+from norn.adapters.snapshots import keys, reading
 from norn.adapters.snapshots import loss as loss_module
 from norn.adapters.snapshots.catalog import table_states
 from norn.adapters.snapshots.loss import loss_of, take_anchor
@@ -293,6 +293,12 @@ class Shop:
         with self.postgres.connect("shop") as connection:
             script(connection, text)
 
+    def somebody_waits(self) -> bool:
+        """For a lock on one of its tables."""
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = 'shop' AND wait_event_type = 'Lock'"
+        with self.postgres.connect() as connection:
+            return connection.execute(waiting).fetchone() is not None
+
     def __repr__(self) -> str:
         return "Shop"
 
@@ -304,6 +310,12 @@ def shop(postgres: PostgresServer) -> Shop:
         script(connection, f"{TEN}; CREATE TABLE other AS SELECT * FROM t")
     anchor, states = snapshot(live)
     return Shop(postgres, live, recreate(postgres, "shop_copy", template="shop"), anchor, states)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look waits for locks for as long as a test may need for what it does meanwhile."""
+    monkeypatch.setitem(reading._SETTINGS, "lock_timeout", "60s")
 
 
 def test_where_nothing_happened_the_loss_is_nothing(shop: Shop) -> None:
@@ -360,45 +372,41 @@ def test_a_locked_table_is_unknown(shop: Shop) -> None:
     assert loss.tables == (TableLoss("public.t", None, None, "is locked"),)
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_table_that_takes_too_long_is_unknown(shop: Shop) -> None:
     with shop.postgres.connect("shop") as connection:
         connection.execute("BEGIN")
         connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        loss = shop.look(table_timeout_s=0.3)
-    assert loss.tables == (TableLoss("public.t", None, None, "took longer than 0.3 s"),)
+        loss = shop.look(table_timeout_s=2.0)
+    assert loss.tables == (TableLoss("public.t", None, None, "took longer than 2 s"),)
 
 
 def test_no_time_at_all_makes_every_table_unknown(shop: Shop) -> None:
     assert len(shop.look(table_timeout_s=0.0).unknown) == 2
 
 
+@pytest.mark.usefixtures("patience")
 def test_looking_keeps_no_lock_on_a_table_that_it_is_done_with(shop: Shop) -> None:
-    waited: list[float] = []
-
-    def alter() -> None:
-        time.sleep(0.5)  # `other` comes first, so that by now `t` is what is waited for
-        begun = time.monotonic()
-        shop.change("ALTER TABLE other ADD more int")
-        waited.append(time.monotonic() - begun)
-
-    with shop.postgres.connect("shop") as connection:
+    with ThreadPoolExecutor(1) as pool, shop.postgres.connect("shop") as connection:
         connection.execute("BEGIN")
         connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        thread = threading.Thread(target=alter)
-        thread.start()
-        shop.look(parallel=1)
-        thread.join()
-    assert waited[0] < 1
+        looking = pool.submit(shop.look, parallel=1)
+        until(shop.somebody_waits, "the look at `t`, after that at `other`")
+        shop.change("SET lock_timeout = '20s'; ALTER TABLE other ADD more int")
+        assert not looking.done()
+        connection.execute("COMMIT")
+        looking.result()
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_table_that_is_rewritten_during_the_look_is_unknown(shop: Shop) -> None:
-    with shop.postgres.connect("shop") as connection:
+    with ThreadPoolExecutor(1) as pool, shop.postgres.connect("shop") as connection:
         connection.execute("BEGIN")
         connection.execute("ALTER TABLE t ALTER id TYPE bigint")
-        thread = threading.Timer(1.0, lambda: connection.execute("COMMIT"))
-        thread.start()
-        loss = shop.look()
-        thread.join()
+        looking = pool.submit(shop.look)
+        until(shop.somebody_waits, "the look at the table")
+        connection.execute("COMMIT")
+        loss = looking.result()
     assert loss.tables == (TableLoss("public.t", None, None, "was rewritten while it was looked at"),)
 
 
@@ -451,19 +459,16 @@ def test_a_database_that_is_not_there_is_said(shop: Shop) -> None:
         look(make_conninfo(shop.live, dbname="nowhere"), shop.copy, shop.anchor, shop.states)
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_session_that_is_ended_is_said_and_not_taken_for_an_unknown_table(shop: Shop) -> None:
-    def end() -> None:
-        with shop.postgres.connect() as connection:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-
-    with shop.postgres.connect("shop") as connection:
+    with ThreadPoolExecutor(1) as pool, shop.postgres.connect("shop") as connection:
         connection.execute("BEGIN")
         connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        thread = threading.Timer(1.0, end)
-        thread.start()
+        looking = pool.submit(shop.look)
+        until(shop.somebody_waits, "the look at the table")
+        shop.change("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         with pytest.raises(Unavailable):
-            shop.look()
-        thread.join()
+            looking.result()
 
 
 @pytest.mark.parametrize("xmin", [1, 2, 4_294_967_000], ids=["from the beginning", "frozen", "of the numbers before"])
