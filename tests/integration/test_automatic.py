@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fixtures.apps import App
+from tests.fixtures.apps import ILL_ALONE, App
 from tests.fixtures.norn import NornServer, survive, until
+from tests.fixtures.own_database import database
 
 from norn.adapters.accounts import can_reach, for_apps
-
-WELL_AT_FIRST = """
-real, began = os.path.exists, time.monotonic()
-os.path.exists = lambda path: real(path) and time.monotonic() > began + 2
-"""
-"""For two seconds it is healthy, whatever is wrong."""
-
 
 pytestmark = pytest.mark.xdist_group("automatic")
 """One server for all of it."""
@@ -36,6 +31,14 @@ def falls_ill(server: NornServer, app: App) -> dict[str, Any]:
     return server.ended(id_)
 
 
+def falls_ill_alone(server: NornServer, app: App) -> str:
+    """Deploys what was committed, which falls ill while it bakes; its id."""
+    id_: str = server.api("POST", f"/api/apps/{app.name}/deploy").body["id"]
+    server.rolled_out(id_)
+    app.fall_ill_alone()
+    return id_
+
+
 def restarted(server: NornServer, app: App, times: int) -> None:
     for time in range(1, times + 1):
         app.get("/exit")
@@ -50,7 +53,9 @@ def test_a_version_that_is_restarted_twice_while_it_bakes_is_rolled_back(server:
     app.commit("two")
     id_ = server.api("POST", "/api/apps/restless/deploy").body["id"]
     server.rolled_out(id_)
-    until(lambda: "watching its health" in server.operation(id_)["steps"][-1].get("output", ""), "the bake")
+    with database(server) as connection:  # restarts count from the first check on, of which nothing else tells
+        query = "SELECT FROM operations WHERE id = %s AND state ? 'restartsBefore'"
+        until(lambda: connection.execute(query, [id_]).fetchall(), "the first check")
     app.get("/exit")
     until(lambda: server.status("restless")["health"]["healthy"], "its health")
     app.get("/exit")
@@ -123,23 +128,22 @@ def test_where_going_back_is_not_enough_it_reports_and_waits(server: NornServer)
 
 def test_where_what_was_live_before_was_ill_as_well_it_is_not_the_version(server: NornServer) -> None:
     app = App(server, "both-ill")
-    app.deploy("one", extra=WELL_AT_FIRST)
+    app.deploy("one")
     app.fall_ill()
     until(lambda: not server.status("both-ill")["health"]["healthy"], "the illness")
     app.spec(bake="60s")
-    app.commit("two", extra=WELL_AT_FIRST)
-    failed = server.norn("deploy", "both-ill")
-    app.get_well()
-    assert failed.exit_status == 1
-    assert "it is not the version" in failed.json()["error"]["hint"]
+    app.commit("two", extra=ILL_ALONE)
+    failed = server.ended(falls_ill_alone(server, app))
+    assert failed["status"] == "failed"
+    assert "it is not the version" in failed["error"]["hint"]
     assert (app.get(), len(server.history("both-ill"))) == ("two", 2)
 
 
 def test_a_rollback_that_was_automatic_and_fails_as_well_is_not_followed_by_another(server: NornServer) -> None:
-    app = App(server, "once", timeout="3s")
+    app = App(server, "once")
     app.deploy("zero")
-    app.deploy("one")
-    app.spec(bake="60s", timeout="3s")
+    app.deploy("one", extra='if os.path.exists(os.environ["HOME"] + "/sick"): sys.exit("cannot start")')
+    app.spec(bake="60s")
     failed = falls_ill(server, app)  # and does not get well
     back = server.ended(failed["error"]["automatic"]["deploymentId"])
     app.get_well()
@@ -152,8 +156,14 @@ def test_the_command_waits_for_it_and_exits_with_one(server: NornServer) -> None
     app = App(server, "waited-for")
     good = app.deploy("one")
     app.spec(bake="60s")
-    app.commit("two", extra=WELL_AT_FIRST.replace("real(path) and ", '"sick" in str(path) and '))
-    failed = server.norn("deploy", "waited-for")
+    app.commit("two", extra=ILL_ALONE)
+    with ThreadPoolExecutor(1) as pool:
+        deploying = pool.submit(server.norn, "deploy", "waited-for")
+        until(lambda: len(server.history("waited-for")) == 2, "the deploy")
+        id_ = server.history("waited-for")[0]["id"]
+        server.rolled_out(id_)
+        app.fall_ill_alone()
+        failed = deploying.result()
     assert (failed.exit_status, failed.json()["error"]["automatic"]["imageTag"]) == (1, good)
     assert app.get() == "one"
     assert (server.history("waited-for")[0]["requestedBy"], server.status("waited-for")["live"]["imageTag"]) == (
@@ -166,8 +176,8 @@ def test_a_server_that_is_killed_as_the_deploy_ends_is_no_reason_for_it_to_be_fo
     app = App(server, "remembered")
     app.deploy("one")
     app.spec(bake="60s")
-    app.commit("two", extra=WELL_AT_FIRST.replace("real(path) and ", '"sick" in str(path) and '))
-    survive(server, "remembered", "deploy.end.before", lambda: server.api("POST", "/api/apps/remembered/deploy"))
+    app.commit("two", extra=ILL_ALONE)
+    survive(server, "remembered", "deploy.end.before", lambda: falls_ill_alone(server, app))
     until(lambda: app.get() == "one", "the version before")
     assert [entry["kind"] for entry in server.history("remembered")] == ["rollback", "deploy", "deploy"]
 
@@ -176,9 +186,8 @@ def test_what_the_checks_said_is_kept(server: NornServer) -> None:
     app = App(server, "kept")
     app.deploy("one")
     app.fall_ill()
-    until(lambda: checks(server, "kept") and not checks(server, "kept")[0]["healthy"], "a check", 30)
+    found = until(lambda: now if (now := checks(server, "kept")) and not now[0]["healthy"] else [], "a check")
     app.get_well()
-    found = checks(server, "kept")
     assert "status 503" in found[0]["message"]
     assert found[-1]["responseMs"] > 0
     lately = server.status("kept")["lately"]
