@@ -505,8 +505,8 @@ async def test_statements_that_a_newer_norn_has_outdated_are_prepared_anew(url: 
     await connections.open()
     try:
         await connections.do("CREATE TABLE grows (id integer)")
-        async with connections.connection(), connections.connection():
-            pass  # now there are three
+        async with connections.connection(), connections.connection(), connections.connection():
+            pass  # all three are there
         for _ in range(24):  # in turns; a statement is prepared when a connection has had it some times
             await connections.all("SELECT * FROM grows")
         await connections.do("ALTER TABLE grows ADD COLUMN more text")
