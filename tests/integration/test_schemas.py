@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from tests.fixtures.norn import until
 from tests.fixtures.postgres import PostgresServer
 
 from norn.adapters.postgres.clients import installations
@@ -49,6 +50,13 @@ def run(url: str, *statements: str, role: str = APP) -> None:
         connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
         for statement in statements:
             connection.execute(statement)
+
+
+def alone(url: str) -> None:
+    """Until all other sessions of the database have ended: what a session has counted is written when it ends."""
+    others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        until(lambda: not connection.execute(others).fetchall(), "the end of the other sessions")
 
 
 @asynccontextmanager
@@ -109,13 +117,13 @@ async def test_norns_own_reading_is_no_use_of_a_table(url: str) -> None:
             (entry,) = Structure((await read_schema(connection, APP)).catalog).of_kinds(("table",))
             return int(facts_of(entry)["uses"])
 
-    async with session(url) as connection:  # its counters are written when it ends
-        await connection.execute("SELECT pg_stat_force_next_flush()")
+    alone(url)
     before = await uses()
     await table_contents(url, 5.0)
     async with looking(url) as connection:
         anchor = await take_anchor(connection)
     await rows_written(url, anchor, None, budget_s=5.0)
+    alone(url)
     assert await uses() == before
 
 
