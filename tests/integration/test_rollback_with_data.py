@@ -98,11 +98,14 @@ def test_what_was_written_to_data_that_is_taken_back_is_kept_beside_it(app: App)
     server = app.server
     app.declare("SELECT 1", more=more(gate="closed"))
     app.deploy("worse")
+    hold = app.home / "hold"
+    hold.touch()
     body = {"restoreSnapshot": True, "confirm": True, "imageTag": tag_of(app, "good")}
     reply = server.api("POST", f"/api/apps/{app.name}/rollback", body)
-    server.step_begun(reply.body["id"], "start")
+    server.step_begun(reply.body["id"], "start")  # and goes on until there is no `hold` any more
     with app.database() as connection:
         connection.execute("INSERT INTO books VALUES (5, 'acknowledged')")
+    hold.unlink()
     failed = server.ended(reply.body["id"])
     assert (failed["status"], failed["error"].get("undoErrors"), books(app)) == ("failed", None, UNTITLED)
     restored = next(step["output"] for step in failed["steps"] if step["step"] == "restore")
