@@ -79,7 +79,12 @@ class Judged(Pair):
 
 @pytest.fixture(scope="module")
 def made(shared_norn: NornServer) -> dict[str, Pair]:
-    apps = [Pair(shared_norn, "shop"), Pair(shared_norn, "mail"), Judged(shared_norn, "risky")]
+    patient = "2m"  # a test has so long for what it does while a version waits
+    apps = [
+        Pair(shared_norn, "shop", timeout=patient),
+        Pair(shared_norn, "mail", timeout=patient),
+        Judged(shared_norn, "risky", timeout=patient),
+    ]
     lone = App(shared_norn, "lone")
     with ThreadPoolExecutor() as pool:
         single = pool.submit(lone.deploy, "one")

@@ -269,7 +269,7 @@ def test_a_server_killed_during_a_restore_is_followed_by_one_that_ends_it(point:
         with suppress(OSError, HTTPException):  # it may be killed before it can answer
             server.api("POST", f"/api/apps/{app.name}/snapshots/{newest(app)}/restore", {"confirm": True})
         assert server.process is not None
-        server.process.wait(30)
+        server.process.wait(120)
         server.start()
         until(lambda: server.status(app.name)["operation"] is None, "its end")
         assert books(app) == [1, 2, 3]
