@@ -84,6 +84,7 @@ def judged(shop: Shop, rng: Random, *, evenly: bool = False) -> tuple[Migration,
     return migration, changes(before, shop.schema()), oracle.judge()
 
 
+@pytest.mark.timeout(900)  # two minutes where others are at work as well
 def test_the_verdict_agrees_with_what_old_code_meets(shop: Shop) -> None:
     """The figures that `docs/verdict.md` gives, over migrations about as often as in real histories."""
     tally = Tally()
