@@ -14,16 +14,18 @@ from norn.adapters.local import ports
 from norn.adapters.local.front import Front
 from norn.adapters.local.images import LocalImages
 from norn.adapters.local.instances import Instance, Tuning
-from norn.adapters.local.readiness import wait_ready
+from norn.adapters.local.readiness import PORT_TAKEN, wait_ready
 from norn.adapters.local.state import Active, AppFiles, Desired, Upstream
 from norn.domain.images import Image
 from norn.domain.ports import Output, Template
-from norn.errors import NornError
+from norn.errors import NornError, RolloutFailed
 from norn.threads import to_its_end
 
 Environment = Callable[[str, Template], Awaitable[Mapping[str, str]]]
 """What an app's processes get: env of the template, values of its secrets, DATABASE_URL."""
 
+_TRIES = 3
+"""On how many ports a replica may find somebody else."""
 DRAIN_S = 30.0
 """How long requests in flight may go on at a replica that is going."""
 
@@ -120,21 +122,32 @@ class LocalApp:
         names = _names(desired)
         output(f"starting {image.tag}: {_count(len(names), 'process', 'processes')}\n")
         try:
-            upstreams = [await self.adopt_or_start(name, image, template) for name in names]
-            await self._all_ready(names, template, deadline, output)
+            for name in names:
+                await self.adopt_or_start(name, image, template)
+            await self._all_ready(names, image, template, deadline, output)
         except NornError as failed:
             if printed := failed.facts.get("output"):
                 output(f"{printed}\n")
             await self.remove_instances(names)
             raise
-        return upstreams
+        return [Upstream(name, self.instance(name).port) for name in names]
 
-    async def _all_ready(self, names: Sequence[str], template: Template, deadline: float, output: Output) -> None:
+    async def _all_ready(
+        self, names: Sequence[str], image: Image, template: Template, deadline: float, output: Output
+    ) -> None:
         done = 0
 
         async def one(name: str) -> None:
             nonlocal done
-            await wait_ready(self.instance(name), template, deadline)
+            for tries_left in reversed(range(_TRIES)):
+                try:
+                    await wait_ready(self.instance(name), template, deadline)
+                    break
+                except RolloutFailed as failed:
+                    if failed.facts["reason"] != PORT_TAKEN or not tries_left:
+                        raise
+                    output(f"{failed.message} It begins anew on another port.\n")
+                    await self.start_replica(name, image, template)
             done += 1
             output(f"{name} is ready ({done} of {len(names)})\n")
 
@@ -238,7 +251,7 @@ class LocalApp:
         if active is not None:
             deadline = asyncio.get_running_loop().time() + timeout_s
             active = await self._running(active)
-            await self._all_ready(sorted(active.instances), active.template, deadline, output)
+            await self._all_ready(sorted(active.instances), active.image, active.template, deadline, output)
             await self.reconcile(output)  # only now does it get requests
 
     async def stop(self) -> None:

@@ -16,6 +16,8 @@ STEADY_S = 2.0
 """A process that no one can ask is taken for ready when it has stayed up for so long."""
 EXITS_ALLOWED = 1
 PROBE_TIMEOUT_S = 2.0
+PORT_TAKEN = "port_taken"
+"""The reason of a replica that has ended because somebody was quicker to listen on the port that was chosen for it."""
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.5
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\r|\n)")
 
@@ -83,19 +85,33 @@ async def ask_replica(instance: Instance, template: Template) -> str | None:
     answer = await ask(port, template.healthcheck)
     if answer:
         return answer
-    if not await asyncio.to_thread(ports.listens, port, instance.pids()):
-        stranger = await asyncio.to_thread(ports.listener, port)
-        if stranger is not None and stranger not in instance.pids():
-            return f"port {port} belongs to {ports.name_of(stranger)}, not to the app"
-        if stranger is None:
-            return f"port {port} is answered by another program"
-    return ""
+    return await asyncio.to_thread(_whose, port, instance)
+
+
+def _whose(port: int, instance: Instance) -> str:
+    """Empty where the port is the replica's, else whose it is."""
+    if ports.listens(port, instance.pids()):
+        return ""
+    stranger = ports.listener(port)
+    if stranger in instance.pids():
+        return ""
+    if stranger is None:
+        return f"port {port} is answered by another program"
+    return f"port {port} belongs to {ports.name_of(stranger)}, not to the app"
+
+
+def _taken(instance: Instance) -> str:
+    """Who else has the port of a replica that has ended; empty where it is free."""
+    if instance.port is None or ports.try_bind("0.0.0.0", instance.port) is None:
+        return ""
+    return _whose(instance.port, instance)
 
 
 async def wait_ready(instance: Instance, template: Template, deadline: float) -> None:
     """Until the replica is ready. `deadline` is in seconds of the loop's clock.
 
-    Raises RolloutFailed: `reason` is `crashed`, `shim_gone` or `timeout`, `output` the end of what it printed.
+    Raises RolloutFailed: `reason` is `crashed`, `port_taken`, `shim_gone` or `timeout`, `output` the end of what it
+    printed.
     """
     loop = asyncio.get_running_loop()
     seen: int | None = None
@@ -112,10 +128,12 @@ async def wait_ready(instance: Instance, template: Template, deadline: float) ->
         if found.ready:
             return
         if found.hopeless or loop.time() >= deadline:
-            reason = found.hopeless or "timeout"
+            reason, why = found.hopeless or "timeout", found.why
+            if reason == "crashed" and (whose := await asyncio.to_thread(_taken, instance)):
+                reason, why = PORT_TAKEN, f"{why}; {whose}"
             ending = "" if found.hopeless else "it did not become ready in time: "
             raise RolloutFailed(
-                f"Replica {instance.name} is not healthy: {ending}{found.why}.",
+                f"Replica {instance.name} is not healthy: {ending}{why}.",
                 reason=reason,
                 output=instance.log_tail(),
                 hint=_HINTS[reason],
@@ -126,6 +144,7 @@ async def wait_ready(instance: Instance, template: Template, deadline: float) ->
 
 _HINTS = {
     "crashed": "The output shows why it ended. It must listen on 127.0.0.1, on the port that PORT names.",
+    PORT_TAKEN: "Another program was quicker, several times: try again.",
     "shim_gone": "Something killed it from outside; deploy again.",
     "timeout": "It must listen on 127.0.0.1, on the port that PORT names, and answer `healthcheck` with 2xx or 3xx. "
     "rollback.timeout says how long it may take.",
