@@ -5,6 +5,7 @@ One story, told in its order: each test goes on where the one before ended.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_a_rollback_shows_what_it_will_do_and_does_that(window: Visit, page: Pag
     page.get_by_role("button", name=f"Roll back to {plan['imageTag']}").click()
     expect(page.locator(".pods .pod").first).to_be_visible()
     id_ = done(window)
+    expect(page.locator(".pods .pod.ready")).to_have_text([re.compile(r"^\S*-\S+ ready$")] * 2)  # each by its name
     deployment = shop.server.api("GET", f"/api/deployments/{id_}").body
     assert (deployment["kind"], deployment["imageTag"]) == ("rollback", plan["imageTag"])
     assert deployment["reason"] == "two is too slow"

@@ -128,8 +128,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_PAUSES_S", (0.01,))
 
 
-async def watched(cluster: Cluster, mirror: Mirror, timeout_s: float = 60) -> Workload:
-    return await RolloutWatch(cluster, mirror, "web", "change", lambda _: None).to_the_end(None, timeout_s)
+async def watched(
+    cluster: Cluster, mirror: Mirror, timeout_s: float = 60, output: Callable[[str], None] = lambda _: None
+) -> Workload:
+    return await RolloutWatch(cluster, mirror, "web", "change", output).to_the_end(None, timeout_s)
 
 
 # ---- silence -----------------------------------------------------------------------------------------------------
@@ -161,6 +163,28 @@ async def test_pods_that_agree_with_the_deployment_are_not_listed() -> None:
     mirror.pods.put(POD)
     await watched(cluster, mirror)
     assert cluster.lists == 0
+
+
+async def test_each_pod_is_named_when_it_becomes_ready_and_when_it_is_so_no_more() -> None:
+    cluster, printed = FakeCluster(), list[str]()
+    mirror = Mirror(cluster)
+    relied_upon(mirror)
+    mirror.deployments.put(deployment(availableReplicas=0))
+    mirror.replica_sets.put(REPLICA_SET)
+    mirror.pods.put(POD)
+
+    def hear(line: str) -> None:
+        printed.append(line.strip())
+        if printed.count("web-1-a is ready (1 of 1)") == 1 and "web-1-a is not ready any more (0 of 1)" not in printed:
+            mirror.pods.put(owned("web-1-a", "ReplicaSet", "web-1", 2, status={}))
+        elif "web-1-a is not ready any more (0 of 1)" in printed:
+            mirror.pods.put(POD | {"metadata": POD["metadata"] | {"resourceVersion": "3"}})
+            cluster.objects[Deployment] = [deployment(2)]
+
+    await watched(cluster, mirror, output=hear)
+    assert [line for line in printed if "ready" in line] == [
+        "web-1-a is ready (1 of 1)", "web-1-a is not ready any more (0 of 1)", "web-1-a is ready (1 of 1)",
+    ]  # fmt: skip
 
 
 async def test_what_is_available_is_what_the_api_server_says_now() -> None:

@@ -73,8 +73,11 @@ def test_every_state_has_a_tone(state: str) -> None:
         ("starting shop:1: 3 processes\n", Rollout(3, 3, 0)),
         ("starting shop:1: 1 process\n1-1 is ready (1 of 1)\n", Rollout(1, 1, 1, ("1-1",))),
         ("starting shop:1: 2 processes\n4-2 is ready (1 of 2)\n", Rollout(2, 2, 1, ("4-2",))),
-        ("0 of 4 updated, 4 available\n2 of 4 updated, 1 available\n", Rollout(4, 2, 1)),
-        ("1 of 4 updated, 4 available; web-1: crash\n", Rollout(4, 1, 1, (), "web-1: crash")),
+        ("0 of 4 updated, 4 available\n2 of 4 updated, 4 available\n", Rollout(4, 2, 0)),
+        ("2 of 4 updated, 4 available\nweb-b is ready (1 of 4)\n", Rollout(4, 2, 1, ("web-b",))),
+        ("web-a is ready (1 of 4)\n2 of 4 updated, 5 available\n", Rollout(4, 2, 1, ("web-a",))),
+        ("web-a is ready (1 of 2)\nweb-a is not ready any more (0 of 2)\n", Rollout(2, 2, 0)),
+        ("1 of 4 updated, 4 available; web-1: crash\n", Rollout(4, 1, 0, (), "web-1: crash")),
     ],
 )
 def test_how_far_a_rollout_is_by_its_output(output: str, rollout: Rollout | None) -> None:

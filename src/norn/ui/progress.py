@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _COUNT = r"([0-9]{1,6})"
 _UPDATED = re.compile(rf"^{_COUNT} of {_COUNT} updated, {_COUNT} available(?:; (.*))?$")
-_READY = re.compile(rf"^(\S+) is ready \({_COUNT} of {_COUNT}\)$")
+_READY = re.compile(rf"^(\S+) is (ready|not ready any more) \({_COUNT} of {_COUNT}\)$")
 _STARTING = re.compile(rf"^starting \S+: {_COUNT} process(?:es)?$")
 _MOST = 100
 
@@ -20,7 +20,7 @@ class Rollout:
     started: int
     ready: int
     names: tuple[str, ...] = ()
-    """Of those that are ready, in that order, where the runtime names them."""
+    """Of those that are ready, in that order."""
     trouble: str = ""
     """What stands in the way, in the runtime's words."""
 
@@ -37,17 +37,19 @@ def rollout_of(output: str) -> Rollout | None:
 
     Not for a step that failed: its output has what the app printed at its end, which may tell of anything.
 
-    >>> rollout_of("2 of 4 updated, 1 available").ready
+    >>> rollout_of("web-1 is ready (1 of 4)\\n2 of 4 updated, 4 available").ready
     1
     """
     found: Rollout | None = None
     for line in output.splitlines():
-        if match := _UPDATED.match(line):
-            updated, wanted, available = (int(match[number]) for number in (1, 2, 3))
-            found = Rollout(wanted, updated, min(available, updated), (), match[4] or "")
+        names = found.names if found is not None else ()
+        if match := _UPDATED.match(line):  # of the available ones some are of the version before
+            found = Rollout(int(match[2]), int(match[1]), len(names), names, match[4] or "")
         elif match := _READY.match(line):
-            names = (*(found.names if found else ()), match[1])
-            found = Rollout(int(match[3]), int(match[3]), int(match[2]), names)
+            ready, wanted = int(match[3]), int(match[4])
+            names = tuple(name for name in names if name != match[1]) + ((match[1],) if match[2] == "ready" else ())
+            started, trouble = (found.started, found.trouble) if found is not None else (wanted, "")
+            found = Rollout(wanted, max(started, ready), ready, names, trouble)
         elif match := _STARTING.match(line):
             found = Rollout(int(match[1]), int(match[1]), 0)
     return found

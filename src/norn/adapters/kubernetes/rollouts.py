@@ -45,6 +45,7 @@ class RolloutWatch:
         self._refusals, self._list_refusals = Refusals(), Refusals()
         self._list_at: float | None = None
         self._said = ""
+        self._ready: list[str] = []
         self._replicas: int | None = None
         self._generation: int | None = None
         self._note: Note | None = None
@@ -74,6 +75,7 @@ class RolloutWatch:
                     state = rollout_state(workload, pods, mark)
                     self._attempts = self._attempts.after(state.pods)
                     progress = judge(state, self._attempts)
+                    self._say_ready(state)
                     self._say(progress)
                     seen = listed or not is_behind(state)
                     if progress.phase is Phase.COMPLETE and seen and self._verified(workload, pods):
@@ -176,6 +178,16 @@ class RolloutWatch:
     def _pods(self, workload: Workload) -> Sequence[Object]:
         replica_set = newest_replica_set(workload, self._mirror.replica_sets.of(self._app).values())
         return pods_of(replica_set, self._mirror.pods.of(self._app).values())
+
+    def _say_ready(self, state: RolloutState) -> None:
+        """Pod by pod: which of the new ones have become ready, and which are so no more."""
+        ready = {pod.name for pod in state.pods if pod.ready and not pod.going}
+        for name in [name for name in self._ready if name not in ready]:
+            self._ready.remove(name)
+            self._output(f"{name} is not ready any more ({len(self._ready)} of {state.desired})\n")
+        for name in sorted(ready.difference(self._ready)):
+            self._ready.append(name)
+            self._output(f"{name} is ready ({len(self._ready)} of {state.desired})\n")
 
     def _say(self, progress: Progress) -> None:
         self._line(progress.summary + (f"; {progress.trouble}" if progress.trouble else ""))
