@@ -7,11 +7,12 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
-from tests.cluster.test_rollbacks import SLOW_WHERE_BROKEN, break_old_version, two_versions
-from tests.fixtures.clusters import Namespace, namespace
+from tests.cluster.test_rollbacks import SLOW_WHERE_BROKEN, break_old_version, two_versions, without_norns_own
+from tests.fixtures.clusters import ClusterApp, Namespace, namespace
 from tests.fixtures.company import company
 from tests.fixtures.norn import PATIENCE_S, NornServer, Reply, until
 
@@ -90,6 +91,38 @@ def test_a_server_that_was_paused_does_not_write_over_its_successor(
     assert other.operation(id_) == operation
     assert app.answers() == {"one"}
     assert one.norn("restart", "paused").exit_status == 0
+
+
+def test_a_server_that_was_frozen_as_it_began_a_first_rollout_changes_nothing_when_it_wakes_up(
+    servers: list[NornServer], office: Namespace
+) -> None:
+    """Where there is no Deployment yet, none has a mark of who came after it."""
+    one, *others = servers
+    app = ClusterApp(one, office, "thawed")
+    for server in servers:
+        server.stop()
+    one.start(NORN_TEST_FREEZE_AT="deploy.deploy.begun")
+    app.commit("one")
+    first = one.api("POST", "/api/apps/thawed/deploy").body["id"]
+    assert one.process is not None
+    stat = Path(f"/proc/{one.process.pid}/stat")
+    until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the freeze")
+    try:
+        for server in others:
+            server.start()
+        assert others[0].ended(first)["status"] == "succeeded"
+        app.commit("two")
+        second = others[0].api("POST", "/api/apps/thawed/deploy").body["id"]
+        assert others[0].ended(second)["status"] == "succeeded"
+        before, logged = office.deployment("thawed"), one.log.stat().st_size
+    finally:
+        os.kill(one.process.pid, signal.SIGCONT)
+    until(lambda: b'"lease_lost"' in one.log.read_bytes()[logged:], "the one that was frozen to notice")
+    assert one.norn("restart", "thawed").exit_status == 0, "it works on"
+    after = office.deployment("thawed")
+    assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1, "the restart alone"
+    assert without_norns_own(after)["spec"]["template"]["spec"] == without_norns_own(before)["spec"]["template"]["spec"]
+    assert app.answers() == {"two"}
 
 
 def test_a_build_goes_on_where_its_files_are_not_and_leaves_none(servers: list[NornServer], office: Namespace) -> None:

@@ -83,6 +83,8 @@ _LONG_WAY = ("rollback.prepare", "rollback.switch.before")
 """Points that a rollback passes only where it waits to be claimed."""
 KILL_AT = "NORN_TEST_KILL_AT"
 """Tests set this to a point of the engine (`deploy.build.begun`), where the server is then killed with SIGKILL."""
+FREEZE_AT = "NORN_TEST_FREEZE_AT"
+"""The same with SIGSTOP, once: whoever sends SIGCONT lets it go on."""
 
 
 class Server:
@@ -151,7 +153,7 @@ class Server:
             self._store,
             _procedures(self.services),
             new_id(),
-            point=_kill_point(os.environ.get(KILL_AT)),
+            point=_faults_at(os.environ.get(KILL_AT), os.environ.get(FREEZE_AT)),
             ended=self._ended,
             scrubber_of=lambda operation: scrubber_of(self.services, operation),
         )
@@ -314,10 +316,14 @@ async def _state(check: Awaitable[object]) -> dict[str, Any]:
     return {"ok": True, "message": ""}
 
 
-def _kill_point(wanted: str | None) -> Callable[[str], None]:
+def _faults_at(killed: str | None, frozen: str | None) -> Callable[[str], None]:
     def point(name: str) -> None:
-        if name == wanted:
+        nonlocal frozen
+        if name == killed:
             os.kill(os.getpid(), signal.SIGKILL)
+        if name == frozen:
+            frozen = None
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     return point
 
