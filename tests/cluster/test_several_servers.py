@@ -96,7 +96,7 @@ def test_a_server_that_was_paused_does_not_write_over_its_successor(
 def test_a_server_that_was_frozen_as_it_began_a_first_rollout_changes_nothing_when_it_wakes_up(
     servers: list[NornServer], office: Namespace
 ) -> None:
-    """Where there is no Deployment yet, none has a mark of who came after it."""
+    """Whichever comes first: its lease is over, the store takes nothing from it, the Deployment has a higher fence."""
     one, *others = servers
     app = ClusterApp(one, office, "thawed")
     for server in servers:
