@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
@@ -19,6 +19,16 @@ async def wait_set(event: asyncio.Event, at_most_s: float) -> bool:
         async with asyncio.timeout(at_most_s):
             await event.wait()
     return event.is_set()
+
+
+async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
+    """The work, to its end, also where whoever waits for it is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(asyncio.shield(task), return_exceptions=True)
+        raise
 
 
 async def with_pauses(items: AsyncGenerator[_T, None], pause_s: float) -> AsyncGenerator[_T | None, None]:

@@ -84,5 +84,5 @@ async def test_what_norn_may_not_list_is_said_to_be_not_looked_at() -> None:
             while not (found := await findings(space, "unlisted")):
                 await asyncio.sleep(0.1)
     assert [finding.message for finding in found] == [
-        "What else runs its image was not checked: Norn may not list cronjobs (deploy/kubernetes/rbac.yaml)."
+        "What else runs its image was not checked: Norn may not list cronjobs."
     ]

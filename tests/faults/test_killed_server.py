@@ -89,8 +89,7 @@ def test_a_deploy_is_continued_wherever_the_server_was_killed(server: NornServer
 
 @pytest.mark.parametrize("point", [*ROLLBACK_POINTS, "rollback.end.before", "rollback.end.after"])
 def test_a_rollback_is_continued_wherever_the_server_was_killed(server: NornServer, migrated: App, point: str) -> None:
-    good = f"good before {point}"
-    tag = migrated.deploy(good)
+    good, tag = migrated.get(), server.status("whole")["live"]["imageTag"]
     migrated.deploy(f"bad before {point}")
     operation = survive(server, migrated.name, point, lambda: server.api("POST", "/api/apps/whole/rollback").body)
     assert operation["status"] == "succeeded", operation["error"]

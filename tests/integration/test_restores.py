@@ -103,6 +103,12 @@ def test_after_a_restore_what_an_undo_would_lose_is_counted_from_the_swap(shop: 
     assert loss["public.replies"].deleted == moment.tables["public.replies"].rows
 
 
+def test_what_follows_from_tables_is_no_table_of_a_snapshots_own(shop: Shop) -> None:
+    taken = shop.snapshot()
+    assert {"public.per_status", "public.never_filled"} < set(taken.tables)
+    assert set(taken.tables) - set(taken.own_tables) == {"public.per_status", "public.never_filled"}
+
+
 def test_what_is_not_counted_in_time_is_said_to_be_unknown(shop: Shop) -> None:
     taken = shop.snapshot()
     loss = shop.run(shop.restores.loss_since(shop.database, Moment(taken.anchor, taken.tables), budget_s=0))

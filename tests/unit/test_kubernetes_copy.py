@@ -12,8 +12,19 @@ from tests.fixtures.turns import turn
 from norn.adapters.kubernetes import client, jobs, rollouts
 from norn.adapters.kubernetes.client import Cluster
 from norn.adapters.kubernetes.jobs import JobRun
+from norn.adapters.kubernetes.others import Others
 from norn.adapters.kubernetes.reflector import Mirror
-from norn.adapters.kubernetes.resources import Deployment, Job, Kind, Object, Pod, ReplicaSet, name_of
+from norn.adapters.kubernetes.resources import (
+    DaemonSet,
+    Deployment,
+    Job,
+    Kind,
+    Object,
+    Pod,
+    ReplicaSet,
+    StatefulSet,
+    name_of,
+)
 from norn.adapters.kubernetes.rollouts import RolloutWatch
 from norn.adapters.kubernetes.runtime import KubernetesRuntime
 from norn.adapters.kubernetes.workload import Note, Workload
@@ -185,6 +196,64 @@ async def test_each_pod_is_named_when_it_becomes_ready_and_when_it_is_so_no_more
     assert [line for line in printed if "ready" in line] == [
         "web-1-a is ready (1 of 1)", "web-1-a is not ready any more (0 of 1)", "web-1-a is ready (1 of 1)",
     ]  # fmt: skip
+
+
+async def test_the_pods_of_before_are_not_named_as_the_new_ones() -> None:
+    """Where the image stays, they are those of the newest ReplicaSet until the controller has seen the change."""
+    cluster, printed = FakeCluster(), list[str]()
+    mirror = Mirror(cluster)
+    relied_upon(mirror)
+    mirror.deployments.put(deployment(observedGeneration=0))
+    mirror.replica_sets.put(REPLICA_SET)
+    mirror.pods.put(POD)
+
+    def hear(line: str) -> None:
+        printed.append(line.strip())
+        cluster.objects[Deployment] = [deployment(2)]
+        mirror.pods.drop(POD)
+        mirror.pods.put(owned("web-1-b", "ReplicaSet", "web-1", status=POD["status"]))
+
+    await watched(cluster, mirror, output=hear)
+    assert [line for line in printed if "ready" in line] == ["web-1-b is ready (1 of 1)"]
+
+
+# ---- what else runs an image -------------------------------------------------------------------------------------
+
+
+def stateful(name: str, image: str) -> Object:
+    return {"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [{"name": "x", "image": image}]}}}}
+
+
+async def test_what_is_on_a_version_that_the_app_does_not_run_is_not_left_behind() -> None:
+    cluster = FakeCluster()
+    earlier = Note("before", "r/web:0", "sha256:" + "0" * 64, {"containers/web": "r/web@sha256:" + "0" * 64})
+    obj = deployment()
+    obj["metadata"]["annotations"]["norn.dev/live"] = earlier.to_text()
+    cluster.objects[StatefulSet] = [stateful("worker", "r/web:0"), stateful("cron", "r/web:1")]
+    found = await Others(cluster, Mirror(cluster)).on_image_of(Workload(obj))
+    assert found.names == ["statefulset/cron"]
+
+
+async def test_one_kind_that_may_not_be_listed_hides_no_other() -> None:
+    cluster = FakeCluster(FORBIDDEN)
+    cluster.objects[DaemonSet] = [stateful("agent", IMAGE)]
+    found = await Others(cluster, Mirror(cluster)).on_image_of(Workload(deployment()))
+    assert (found.names, found.forbidden, found.unseen) == (["daemonset/agent"], ["statefulset"], [])
+
+
+async def test_a_right_that_an_api_server_has_just_forgotten_is_borne_for_a_while() -> None:
+    cluster = FakeCluster()
+    cluster.objects[StatefulSet] = [stateful("worker", IMAGE)]
+    others = Others(cluster, Mirror(cluster))
+    await others.on_image_of(Workload(deployment()))
+    cluster.answers = iter([FORBIDDEN])
+    found = await others.on_image_of(Workload(deployment()))
+    assert (found.names, found.forbidden) == (["statefulset/worker"], [])
+
+
+async def test_what_the_api_server_does_not_tell_is_unseen() -> None:
+    found = await Others(FakeCluster(AWAY, AWAY, AWAY), Mirror(FakeCluster())).on_image_of(Workload(deployment()))
+    assert found.unseen == ["statefulset", "daemonset", "cronjob"]
 
 
 async def test_what_is_available_is_what_the_api_server_says_now() -> None:

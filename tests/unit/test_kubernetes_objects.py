@@ -431,7 +431,8 @@ def test_only_manifest_digests_of_pods_that_stay_count() -> None:
         ({"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}}, ["managed_elsewhere"]),
         ({"replicas": 0}, ["no_replicas"]),
         ({"left_behind": ["deployment/web-worker"]}, ["left_behind"]),
-        ({"unseen": "Norn may not list cronjobs"}, ["not_checked"]),
+        ({"forbidden": ["cronjob"]}, ["not_checked"]),
+        ({"unseen": ["daemonset", "statefulset"]}, ["not_checked"]),
     ],
 )
 def test_cautions_about_how_it_runs(how: dict[str, Any], codes: list[str]) -> None:

@@ -77,6 +77,7 @@ def test_every_state_has_a_tone(state: str) -> None:
         ("2 of 4 updated, 4 available\nweb-b is ready (1 of 4)\n", Rollout(4, 2, 1, ("web-b",))),
         ("web-a is ready (1 of 4)\n2 of 4 updated, 5 available\n", Rollout(4, 2, 1, ("web-a",))),
         ("web-a is ready (1 of 2)\nweb-a is not ready any more (0 of 2)\n", Rollout(2, 2, 0)),
+        ("web-a is ready (1 of 2)\nweb-b is ready (2 of 2)\nweb-c is ready (1 of 2)\n", Rollout(2, 2, 1, ("web-c",))),
         ("1 of 4 updated, 4 available; web-1: crash\n", Rollout(4, 1, 0, (), "web-1: crash")),
     ],
 )

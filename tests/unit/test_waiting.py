@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from norn.waiting import with_pauses
+from norn.waiting import uninterrupted, with_pauses
 
 
 async def test_pauses_are_told_of_and_no_item_is_lost_by_them() -> None:
@@ -51,3 +51,22 @@ async def test_whoever_stops_in_a_pause_stops_the_source_as_well() -> None:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     assert closed.is_set()
+
+
+async def test_what_must_not_be_interrupted_has_ended_when_its_caller_is_cancelled() -> None:
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), False
+
+    async def work() -> None:
+        nonlocal ended
+        begun.set()
+        await may_end.wait()
+        ended = True
+
+    waiting = asyncio.create_task(uninterrupted(work()))
+    await begun.wait()
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=0.01)
+    assert not waiting.done()
+    may_end.set()
+    await asyncio.wait({waiting})
+    assert (waiting.cancelled(), ended) == (True, True)

@@ -123,6 +123,11 @@ class Snapshot:
     def rows(self) -> int:
         return sum(table.rows for table in self.tables.values())
 
+    @property
+    def own_tables(self) -> dict[str, TableState]:
+        """Without materialised views: what follows from tables is no data of its own."""
+        return {name: state for name, state in self.tables.items() if f"materialized view {name}" not in self.catalog}
+
     def to_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,

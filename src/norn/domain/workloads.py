@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from norn.domain.verdict import Finding, Level, not_checked
+from norn.domain.verdict import Finding, Level, Way, not_checked
 
 _REVERTING = {
     "argocd-controller": "Argo CD",
@@ -15,6 +15,7 @@ _REVERTING = {
 }
 """Field managers that set everything back to what a repository says, within seconds or minutes."""
 _NAMED = 5
+_ROLE = Way("Gives Norn the right to list them.", "kubectl apply -f deploy/kubernetes/rbac.yaml")
 _LABELS = {
     "argocd.argoproj.io/instance": "Argo CD",
     "kustomize.toolkit.fluxcd.io/name": "Flux",
@@ -29,12 +30,14 @@ def findings(
     labels: Mapping[str, str],
     replicas: int,
     left_behind: Sequence[str] = (),
-    unseen: str = "",
+    forbidden: Sequence[str] = (),
+    unseen: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
     """Cautions: another tool that would revert a rollback; nothing that runs at all; others on the same image.
 
     `left_behind` is what runs the app's image as well, a worker beside the web server, say, or what is scheduled, as
-    kubectl takes it: `cronjob/nightly`. `unseen`: why not all of that was looked at.
+    kubectl takes it: `cronjob/nightly`. `forbidden` are the kinds of that which Norn may not list, `unseen` those of
+    which the cluster has not told.
     """
     found = []
     tools = {_REVERTING[manager] for manager in managers if manager in _REVERTING}
@@ -69,6 +72,14 @@ def findings(
                 {"workloads": list(left_behind)},
             )
         )
+    part = "what else runs its image"
+    if forbidden:
+        found.append(not_checked(part, f"Norn may not list {_each(forbidden)}", _ROLE))
     if unseen:
-        found.append(not_checked("what else runs its image", unseen))
+        found.append(not_checked(part, f"the API server has not told of {_each(unseen)}"))
     return tuple(found)
+
+
+def _each(kinds: Sequence[str]) -> str:
+    """`statefulsets and cronjobs`"""
+    return " and ".join(f"{kind}s" for kind in kinds)

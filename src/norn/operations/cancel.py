@@ -19,9 +19,9 @@ async def request_cancel(services: Services, operation_id: str, reason: str, cal
     async with noting_refusal(services, caller, Asked("operation.cancel", operation.app, operation_id, reason)):
         if operation.status.ended:
             raise NotPossible(f"It has ended already: {operation.status.value}.", operationId=operation_id)
-    if operation.cancel is None:
-        async with services.store.accepting(operation.app, caller.who) as transaction:
-            await transaction.cancel(operation_id, caller.name, services.known.of(operation.app).text(reason))
+        if operation.cancel is None:
+            async with services.store.accepting(operation.app, caller.who) as transaction:
+                await transaction.cancel(operation_id, caller.name, services.known.of(operation.app).text(reason))
     found = await services.store.operation(operation_id)
     assert found is not None
     return found

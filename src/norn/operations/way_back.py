@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from norn.domain.deployments import Deployment, Kind, Status, rfc3339
 from norn.domain.loss import Loss
 from norn.domain.operations import Operation, OperationKind, StepStatus
-from norn.domain.ports import Moment
+from norn.domain.ports import AppDatabase, Moment
 from norn.domain.retention import StoredSnapshot, way_back
+from norn.domain.snapshots import Snapshot
 from norn.domain.store import Restore
 from norn.domain.targets import LiveVersion
-from norn.errors import NotPossible, SnapshotMissing
+from norn.errors import NotPossible, SnapshotMissing, Unavailable
 from norn.operations.app_databases import database_of, snapshot_of
 from norn.operations.restore import make_sure_of_room, make_sure_of_swap
 from norn.operations.services import Services
 
+log = structlog.get_logger(__name__)
+
 _HISTORY = 1_000
 _USUAL_START_S = 10.0
 """Of a version of which no rollout is on record."""
-_COUNT_S = 2.0
+_COUNT_S, _LOOK_S = 2.0, 5.0
+"""For counting what would be lost; with what comes before it."""
 _STOP_S = 2.0
 """For the app to end, and for the swap."""
 
@@ -95,7 +102,7 @@ async def find_way_back(
     """The snapshot with the data as the target left it, all checked that can be checked before it is restored.
 
     `stopped` is the deploy in the way that has not rolled out: then it is the one that this deploy took. `before`:
-    only one that was taken before that moment. `count`: what would be lost, too, for two seconds at most. Raises
+    only one that was taken before that moment. `count`: what would be lost, too, in a few seconds. Raises
     SnapshotMissing, SnapshotDamaged, NotPossible, SharedDatabase, NoRoom.
     """
     app = await services.source.app(app_name)
@@ -126,8 +133,18 @@ async def find_way_back(
     back = WayBack(name, None, row["taken_at"], downtime_s, row["size_bytes"], row["verified_at"])
     if not count:
         return back
-    moment = Moment(snapshot.anchor, snapshot.tables)
-    return replace(back, loss=await services.restores.loss_since(database, moment, budget_s=_COUNT_S))
+    return replace(back, loss=await _lost(services, database, snapshot))
+
+
+async def _lost(services: Services, database: AppDatabase, snapshot: Snapshot) -> Loss | None:
+    """What going back to a snapshot would lose, as far as it is known in a few seconds; None where nothing is."""
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            moment = Moment(snapshot.anchor, snapshot.own_tables)
+            return await services.restores.loss_since(database, moment, budget_s=_COUNT_S)
+    except (TimeoutError, Unavailable) as error:
+        log.info("loss_not_counted", snapshot=snapshot.name, error=str(error))
+        return None  # it only informs: the plan is one all the same
 
 
 async def taken_back(services: Services, app_name: str, restore: Restore, affects: Sequence[str]) -> WayBack:

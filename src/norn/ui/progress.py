@@ -48,6 +48,7 @@ def rollout_of(output: str) -> Rollout | None:
         elif match := _READY.match(line):
             ready, wanted = int(match[3]), int(match[4])
             names = tuple(name for name in names if name != match[1]) + ((match[1],) if match[2] == "ready" else ())
+            names = names[-ready:] if ready else ()  # a server that went on begins to count anew
             started, trouble = (found.started, found.trouble) if found is not None else (wanted, "")
             found = Rollout(wanted, max(started, ready), ready, names, trouble)
         elif match := _STARTING.match(line):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from norn.adapters.kubernetes.client import Cluster
+from norn.adapters.kubernetes.client import REFUSED_S, Cluster
 from norn.adapters.kubernetes.reflector import Mirror
 from norn.adapters.kubernetes.resources import (
     CronJob,
@@ -21,6 +22,7 @@ from norn.adapters.kubernetes.resources import (
 )
 from norn.adapters.kubernetes.workload import Workload
 from norn.errors import ClusterRefused, NornError
+from norn.waiting import wait_set
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +43,10 @@ class Found:
 
     names: Sequence[str]
     """As kubectl takes them: `cronjob/nightly`."""
-    unseen: str = ""
-    """Why not all was looked at."""
+    forbidden: Sequence[str] = ()
+    """The kinds that Norn may not list."""
+    unseen: Sequence[str] = ()
+    """The kinds of which the API server has not told for a while."""
 
 
 class Others:
@@ -51,9 +55,11 @@ class Others:
     def __init__(self, cluster: Cluster, mirror: Mirror) -> None:
         self._cluster = cluster
         self._mirror = mirror
-        self._images: dict[str, frozenset[str]] = {}
-        self._refused: tuple[str, ...] = ()
-        self._looked_at: float | None = None
+        self._images: dict[str, dict[str, frozenset[str]]] = {}
+        self._heard: dict[str, float] = {}
+        self._forbidden: dict[str, float] = {}
+        """Since when, by kind."""
+        self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -67,47 +73,48 @@ class Others:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self._look()
-            except NornError as error:
-                log.info("others_not_looked_at", error=error.message)
+            await self._look()
             await asyncio.sleep(_EVERY_S)
 
     async def on_image_of(self, workload: Workload) -> Found:
         """What else runs an image of the app, by the reference that Norn runs or by its tag."""
-        if self._looked_at is None:
-            try:
-                async with asyncio.timeout(_FIRST_S):
-                    await self._look()
-            except (NornError, TimeoutError) as error:
-                log.info("others_not_looked_at", error=str(error))
+        if self._task is None:
+            await self._look()
+        else:
+            await wait_set(self._tried, _FIRST_S)
         own = set(workload.images(workload.managed).values())
-        own |= {note.image_tag for note in (workload.live, workload.change) if note is not None}
+        own |= {note.image_tag for note in (workload.live, workload.change) if note is not None and workload.runs(note)}
         deployments = map(Workload, self._mirror.deployments.everything())
         names = [f"deployment/{one.name}" for one in deployments if one.uid != workload.uid and own & _images(one)]
-        names += [name for name, images in self._images.items() if own & images]
-        return Found(sorted(names), self._unseen())
-
-    def _unseen(self) -> str:
+        for found in self._images.values():
+            names += [name for name, images in found.items() if own & images]
         now = asyncio.get_running_loop().time()
-        if self._looked_at is None or now - self._looked_at > _STALE_S:
-            return "the API server has not said which StatefulSets, DaemonSets and CronJobs there are"
-        if self._refused:
-            kinds = " and ".join(f"{kind}s" for kind in self._refused)
-            return f"Norn may not list {kinds} (deploy/kubernetes/rbac.yaml)"
-        return ""
+        forbidden = [kind for kind, since in self._forbidden.items() if self._is_forbidden(kind, now - since)]
+        unseen = [
+            kind for kind, _ in _KINDS if kind not in forbidden and now - self._heard.get(kind, -math.inf) > _STALE_S
+        ]
+        return Found(sorted(names), forbidden, unseen)
+
+    def _is_forbidden(self, kind: str, for_s: float) -> bool:
+        """An API server that has just started does not know its roles: where the right was there before, see."""
+        return kind not in self._heard or for_s >= REFUSED_S
 
     async def _look(self) -> None:
-        """Raises RuntimeUnavailable."""
-        images: dict[str, frozenset[str]] = {}
-        refused = []
-        for name, versions in _KINDS:
+        now = asyncio.get_running_loop().time()
+        for kind, versions in _KINDS:
             try:
-                images |= {f"{name}/{name_of(obj)}": _images(_as_workload(obj)) for obj in await self._list(versions)}
-            except ClusterRefused:
-                refused.append(name)
-        self._images, self._refused = images, tuple(refused)
-        self._looked_at = asyncio.get_running_loop().time()
+                found = await self._list(versions)
+            except ClusterRefused as refused:
+                if refused.facts.get("clusterStatus") in (401, 403):
+                    self._forbidden.setdefault(kind, now)
+                log.info("others_not_listed", kind=kind, error=refused.message)
+            except NornError as error:
+                log.info("others_not_listed", kind=kind, error=error.message)
+            else:
+                self._images[kind] = {f"{kind}/{name_of(obj)}": _images(_as_workload(obj)) for obj in found}
+                self._heard[kind] = now
+                self._forbidden.pop(kind, None)
+        self._tried.set()
 
     async def _list(self, versions: Iterable[Kind]) -> Sequence[Object]:
         """Of the first of these versions that the API server has; nothing where it has none of them."""

@@ -181,6 +181,8 @@ class RolloutWatch:
 
     def _say_ready(self, state: RolloutState) -> None:
         """Pod by pod: which of the new ones have become ready, and which are so no more."""
+        if state.observed_generation < state.generation:
+            return  # where the image stays, the pods of before are still those of the newest ReplicaSet
         ready = {pod.name for pod in state.pods if pod.ready and not pod.going}
         for name in [name for name in self._ready if name not in ready]:
             self._ready.remove(name)
@@ -255,7 +257,8 @@ class RolloutWatch:
 
 
 _HINTS: Mapping[str, str] = {
-    "image_not_found": "The image is not in its registry: deploy its commit again.",
+    "image_not_found": "The image is not in its registry, or there is none of it for this kind of node: deploy its "
+    "commit again, built for that.",
     "image_not_pulled": "Can the nodes reach the registry, and may they pull (imagePullSecrets)?",
     "config_error": "A Secret or ConfigMap that the pod wants is missing, or has no such key.",
     "crash": "See the end of its log above.",

@@ -136,6 +136,7 @@ class KubernetesRuntime:
             labels=workload.obj["metadata"].get("labels") or {},
             replicas=workload.replicas,
             left_behind=others.names,
+            forbidden=others.forbidden,
             unseen=others.unseen,
         )
 

@@ -22,6 +22,7 @@ from norn.adapters import processes, tether
 from norn.adapters.accounts import Account
 from norn.adapters.local import files, shim
 from norn.errors import RolloutFailed
+from norn.waiting import uninterrupted
 
 MARK = "NORN_INSTANCE"
 """In the environment of all that an instance starts, so that it is found even where its shim is gone."""
@@ -144,7 +145,7 @@ class Instance:
             },
         }
         await asyncio.to_thread(files.write_json, self.directory / "spec.json", spec)
-        await self._begin()
+        await uninterrupted(self._begin())  # one that is half begun is found by nobody
 
     async def _begin(self) -> None:
         with (self.directory / "shim.log").open("wb") as said:

@@ -51,7 +51,8 @@ async def loss_since(
             elif left_s <= 0:
                 found.append(TableLoss(label, None, None, f"not counted within {budget_s:g} s"))
             else:
-                timed = replace(question, timeout_s=min(table_timeout_s, round(left_s, 3)))
+                # No more than half of what is left: one that is locked does not keep all others from being counted.
+                timed = replace(question, timeout_s=min(table_timeout_s, round(left_s / 2, 3)))
                 found.append(await or_unknown(label, timed.timeout_s, _table(live, table, timed)))
     return Loss.of(found)
 
@@ -64,15 +65,17 @@ async def _table(live: Reader, table: Table, question: Question) -> TableLoss:
     label, since, state = table.label, question.since, question.states.get(table.label)
     if since is None:
         return TableLoss(label, None, None, question.reason(table))
+    if state is not None and (reason := question.reason(table)):
+        return TableLoss(label, None, None, reason)
     async with live.part():
         rows, written, doubtful = await live.one(since.counts(table), Deadline(question.timeout_s))
     if state is None:
         return TableLoss(label, rows, 0)  # made since
     if doubtful:
         return TableLoss(label, None, None, "was being written then")
-    if reason := question.reason(table):
-        return TableLoss(label, None, None, reason)
     gone = state.rows - (rows - written)
+    if gone < 0:
+        return TableLoss(label, None, None, "has more old rows than then")
     if gone == 0 or written == 0:
         return TableLoss(label, written, gone)
     return TableLoss(label, written, None, f"{gone} at most")
