@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from threading import Event
 from typing import ParamSpec, TypeVar
 
+from norn.waiting import uninterrupted
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -28,13 +30,7 @@ async def to_its_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         _unwanted.set(unwanted)  # in this thread's own copy of the context
         return work(*args, **kwargs)
 
-    thread = asyncio.ensure_future(asyncio.to_thread(within))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        unwanted.set()
-        await asyncio.gather(asyncio.shield(thread), return_exceptions=True)
-        raise
+    return await uninterrupted(asyncio.to_thread(within), unwanted.set)
 
 
 def go_on() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -21,12 +21,13 @@ async def wait_set(event: asyncio.Event, at_most_s: float) -> bool:
     return event.is_set()
 
 
-async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
-    """The work, to its end, also where whoever waits for it is cancelled meanwhile."""
+async def uninterrupted(work: Coroutine[Any, Any, _T], unwanted: Callable[[], None] = lambda: None) -> _T:
+    """The work, to its end, also where whoever waits for it is cancelled meanwhile; `unwanted` is called then."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        unwanted()
         await asyncio.gather(asyncio.shield(task), return_exceptions=True)
         raise
 

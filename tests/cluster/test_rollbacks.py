@@ -286,13 +286,19 @@ def test_where_some_of_the_target_is_available_it_stays_and_what_was_live_can_be
         assert app.answers() == {"two"}
 
 
+def rolls_back_slowly(server: NornServer, space: Namespace, name: str) -> tuple[ClusterApp, str]:
+    """An app whose rollback has been accepted, and has a minute to go; the rollback's id."""
+    app = two_versions(server, space, name, first=SLOW_WHERE_BROKEN.format(60))
+    break_old_version(space, name)
+    started = server.api("POST", f"/api/apps/{name}/rollback", Prefer="wait=50")
+    return app, started.body["id"]
+
+
 def test_another_manager_that_changes_the_image_meanwhile_is_named(server: NornServer, space: Namespace) -> None:
-    app = two_versions(server, space, "contested", first=SLOW_WHERE_BROKEN.format(60))
-    break_old_version(space, "contested")
-    started = server.api("POST", "/api/apps/contested/rollback", Prefer="wait=50")
+    app, id_ = rolls_back_slowly(server, space, "contested")
     two = next(found["imageTag"] for found in server.history("contested") if found["kind"] == "deploy")
     space.kubectl("set", "image", "deployment/contested", f"contested={two}", "--field-manager=pipeline")
-    operation = server.ended(started.body["id"])
+    operation = server.ended(id_)
     assert operation["error"]["reason"] == "superseded"
     assert "pipeline" in operation["error"]["message"]
     assert space.images("contested")["contested"] == two
@@ -300,20 +306,16 @@ def test_another_manager_that_changes_the_image_meanwhile_is_named(server: NornS
 
 
 def test_a_deployment_that_is_deleted_meanwhile_is_named(server: NornServer, space: Namespace) -> None:
-    two_versions(server, space, "removed", first=SLOW_WHERE_BROKEN.format(60))
-    break_old_version(space, "removed")
-    started = server.api("POST", "/api/apps/removed/rollback", Prefer="wait=50")
+    _, id_ = rolls_back_slowly(server, space, "removed")
     space.kubectl("delete", "deployment", "removed")
-    operation = server.ended(started.body["id"])
+    operation = server.ended(id_)
     assert operation["error"]["reason"] == "deleted"
 
 
 def test_a_pause_in_the_middle_is_named(server: NornServer, space: Namespace) -> None:
-    two_versions(server, space, "halted", first=SLOW_WHERE_BROKEN.format(60))
-    break_old_version(space, "halted")
-    started = server.api("POST", "/api/apps/halted/rollback", Prefer="wait=50")
+    _, id_ = rolls_back_slowly(server, space, "halted")
     space.kubectl("rollout", "pause", "deployment/halted")
-    operation = server.ended(started.body["id"])
+    operation = server.ended(id_)
     assert operation["error"]["reason"] == "paused"
 
 

@@ -139,6 +139,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_PAUSES_S", (0.01,))
 
 
+def agreeing(cluster: Cluster, **status: int) -> Mirror:
+    """A copy with a Deployment of that status, and its ReplicaSet and pod."""
+    mirror = Mirror(cluster)
+    relied_upon(mirror)
+    mirror.deployments.put(deployment(**status))
+    mirror.replica_sets.put(REPLICA_SET)
+    mirror.pods.put(POD)
+    return mirror
+
+
 async def watched(
     cluster: Cluster, mirror: Mirror, timeout_s: float = 60, output: Callable[[str], None] = lambda _: None
 ) -> Workload:
@@ -167,22 +177,13 @@ async def test_a_copy_from_before_the_change_is_no_proof_of_another_one() -> Non
 
 async def test_pods_that_agree_with_the_deployment_are_not_listed() -> None:
     cluster = FakeCluster()
-    mirror = Mirror(cluster)
-    relied_upon(mirror)
-    mirror.deployments.put(deployment())
-    mirror.replica_sets.put(REPLICA_SET)
-    mirror.pods.put(POD)
-    await watched(cluster, mirror)
+    await watched(cluster, agreeing(cluster))
     assert cluster.lists == 0
 
 
 async def test_each_pod_is_named_when_it_becomes_ready_and_when_it_is_so_no_more() -> None:
     cluster, printed = FakeCluster(), list[str]()
-    mirror = Mirror(cluster)
-    relied_upon(mirror)
-    mirror.deployments.put(deployment(availableReplicas=0))
-    mirror.replica_sets.put(REPLICA_SET)
-    mirror.pods.put(POD)
+    mirror = agreeing(cluster, availableReplicas=0)
 
     def hear(line: str) -> None:
         printed.append(line.strip())
@@ -201,11 +202,7 @@ async def test_each_pod_is_named_when_it_becomes_ready_and_when_it_is_so_no_more
 async def test_the_pods_of_before_are_not_named_as_the_new_ones() -> None:
     """Where the image stays, they are those of the newest ReplicaSet until the controller has seen the change."""
     cluster, printed = FakeCluster(), list[str]()
-    mirror = Mirror(cluster)
-    relied_upon(mirror)
-    mirror.deployments.put(deployment(observedGeneration=0))
-    mirror.replica_sets.put(REPLICA_SET)
-    mirror.pods.put(POD)
+    mirror = agreeing(cluster, observedGeneration=0)
 
     def hear(line: str) -> None:
         printed.append(line.strip())

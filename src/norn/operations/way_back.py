@@ -137,7 +137,7 @@ async def find_way_back(
 
 
 async def _lost(services: Services, database: AppDatabase, snapshot: Snapshot) -> Loss | None:
-    """What going back to a snapshot would lose, as far as it is known in a few seconds; None where nothing is."""
+    """What going back to a snapshot would lose, as far as it is known in a few seconds; None where nothing is known."""
     try:
         async with asyncio.timeout(_LOOK_S):
             moment = Moment(snapshot.anchor, snapshot.own_tables)

@@ -19,6 +19,7 @@ from norn.adapters.kubernetes.patches import (
     fenced,
     image_patch,
     made_live,
+    pointer,
     resumed,
     template_patch,
     unchanged_since,
@@ -259,10 +260,7 @@ class Changes:
                 operations = unchanged_since(workload)
                 if "annotations" not in metadata:
                     operations.append({"op": "add", "path": "/spec/template/metadata/annotations", "value": {}})
-                name = RESTARTED.replace("/", "~1")
-                operations.append(
-                    {"op": "add", "path": f"/spec/template/metadata/annotations/{name}", "value": operation_id}
-                )
+                operations.append({"op": "add", "path": f"/spec/template{pointer(RESTARTED)}", "value": operation_id})
                 values = {DEPLOYMENT: operation_id, CHANGE: note.to_text()} | fenced(turn)
                 try:
                     await self._patch(workload, [*operations, *annotate(workload, values)])
