@@ -24,3 +24,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             group = item.get_closest_marker("xdist_group")
             if group and not item.nodeid.endswith(f"@{group.args[0]}"):
                 raise pytest.UsageError(f"pytest {pytest.__version__} and this xdist do not keep groups together")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if terminal := config.pluginmanager.getplugin("terminalreporter"):
+        config.pluginmanager.register(FailuresAtOnce(terminal))
+
+
+class FailuresAtOnce:
+    """What fails is told as it fails: of a run that is ended from outside, that is all that is left."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            last_words = "\n".join(report.longreprtext.rstrip().splitlines()[-12:])
+            self._terminal.write(f"\n{report.when} of {report.nodeid} failed:\n{last_words}\n")
