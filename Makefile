@@ -1,5 +1,6 @@
 # What a clone needs is python3 with venv, and git. Everything else goes into .venv; a second call is quick.
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of servers: each would compile Norn anew
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do command -v $$p >/dev/null 2>&1 && \
@@ -28,7 +29,7 @@ demo: .venv/runtime ## all the set-up, then: deploy three versions of a sample a
 	@$(BIN)/norn demo $(ARGS)
 
 test: .venv/dev check ## all the set-up, then all the tests
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -n 5 --dist loadgroup --no-loadscope-reorder -m "not long" $(ARGS)
 
 check: .venv/dev ## linters, types, imports
 	@$(BIN)/ruff check --quiet .

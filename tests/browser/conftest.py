@@ -26,8 +26,8 @@ class World:
 RUNTIMES = [
     pytest.param("local", marks=pytest.mark.xdist_group("browser on the local runtime")),
     pytest.param(
-        "kubernetes",
-        marks=[needs_cluster, pytest.mark.cluster, pytest.mark.xdist_group("browser on the kubernetes runtime")],
+        "kubernetes",  # behind those that want the cluster alone, who would wait for it otherwise
+        marks=[needs_cluster, pytest.mark.cluster, pytest.mark.xdist_group("cluster faults")],
     ),
 ]
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from norn.bootstrap import __main__ as program
+from norn.bootstrap import direct
 
 DONE = {
     "app": "web", "unchanged": False, "dryRun": False, "imageTag": "r/web:1", "fromImageTag": "r/web:2",
@@ -33,7 +34,7 @@ async def interrupted(*_arguments: Any, **_more: Any) -> dict[str, Any]:
 def test_one_that_is_interrupted_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(program, "rollback_direct", interrupted)
+    monkeypatch.setattr(direct, "rollback_direct", interrupted)
     assert program.main(["--direct=web"]) == 130
     assert "kubectl rollout status deployment/web" in capsys.readouterr().err
 
@@ -42,7 +43,7 @@ def test_one_that_is_interrupted_is_no_success(
 def test_it_prints_what_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str | None, read: Any
 ) -> None:
-    monkeypatch.setattr(program, "rollback_direct", done)
+    monkeypatch.setattr(direct, "rollback_direct", done)
     assert program.main(["--direct=web", *([f"--output={how}"] if how else [])]) == 0
     printed = capsys.readouterr().out
     assert read(printed) == DONE

@@ -6,17 +6,12 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict
 
 from norn.adapters.accounts import for_database
 from norn.adapters.images.credentials import credentials
-from norn.adapters.images.registry import Registry
-from norn.adapters.images.registry_images import RegistryImages
-from norn.adapters.kubernetes.client import Cluster
-from norn.adapters.kubernetes.runtime import KubernetesRuntime
-from norn.adapters.kubernetes.secrets import KubernetesSecrets
 from norn.adapters.local.images import LocalImages
 from norn.adapters.local.runtime import LocalRuntime
 from norn.adapters.postgres.databases import PostgresDatabases
@@ -31,6 +26,9 @@ from norn.domain.ports import Images, Runtime, Secrets, Template
 from norn.errors import NotPossible, ServerNotStarted
 from norn.operations.access import new_secret
 from norn.operations.services import new_id
+
+if TYPE_CHECKING:
+    from norn.adapters.kubernetes.runtime import KubernetesRuntime
 
 
 def prepare_home(home: Path) -> None:
@@ -89,11 +87,7 @@ class Installation:
         self.secrets: Secrets
         self.runtime: Runtime
         if settings.runtime == "kubernetes":
-            cluster = Cluster(settings.namespace, settings.kube_context)
-            name, insecure = registry_name(settings.registry)
-            self.images = RegistryImages(Registry(insecure), name, settings.builder)
-            self.secrets = KubernetesSecrets(cluster)
-            self.runtime = self.cluster = KubernetesRuntime(cluster, self._database_environment)
+            self._on_kubernetes()
         else:
             local_images = LocalImages(home)
             self.images = local_images
@@ -101,6 +95,20 @@ class Installation:
             self.runtime = self.local = LocalRuntime(
                 home=home, apps_address=settings.apps_address, images=local_images, environment=self._environment
             )
+
+    def _on_kubernetes(self) -> None:
+        """Its clients are loaded where they are used: that takes as long as a third of a local server's start."""
+        from norn.adapters.images.registry import Registry
+        from norn.adapters.images.registry_images import RegistryImages
+        from norn.adapters.kubernetes.client import Cluster
+        from norn.adapters.kubernetes.runtime import KubernetesRuntime
+        from norn.adapters.kubernetes.secrets import KubernetesSecrets
+
+        cluster = Cluster(self.settings.namespace, self.settings.kube_context)
+        name, insecure = registry_name(self.settings.registry)
+        self.images = RegistryImages(Registry(insecure), name, self.settings.builder)
+        self.secrets = KubernetesSecrets(cluster)
+        self.runtime = self.cluster = KubernetesRuntime(cluster, self._database_environment)
 
     async def _apps_server_url(self) -> str:
         return self.settings.postgres_url or await self.apps_postgres.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import gc
 import os
 import platform
@@ -13,7 +12,6 @@ import signal
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,7 +35,7 @@ from norn.bootstrap.listening import http_server, keep_certificate, listen
 from norn.config import Settings
 from norn.domain.notifications import key_text
 from norn.domain.operations import Operation, OperationKind, OperationStatus
-from norn.errors import DatabaseUnavailable, NornError, ServerNotStarted
+from norn.errors import DatabaseUnavailable, NornError
 from norn.http.app import create_app
 from norn.http.events import encode
 from norn.http.metrics import Metrics
@@ -356,31 +354,3 @@ async def serve(settings: Settings) -> None:
         with contextlib.suppress(DatabaseUnavailable, AttributeError):
             await server.stop()
         lock.close()
-
-
-async def stop_all(settings: Settings) -> None:
-    """`norn serve --stop-all`: end the server, the apps, and the embedded PostgreSQL of this home."""
-    await _stop_server(settings.home)
-    if settings.home.exists():
-        await Installation(settings).stop_all()
-
-
-async def _stop_server(home: Path) -> None:
-    try:
-        lock = (home / "serve.lock").open("a+", encoding="ascii")
-    except OSError:
-        return
-    with lock:
-        for attempt in range(300):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                pid = lock.read().strip()
-                if attempt == 0 and pid.isdecimal():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGTERM)
-                await asyncio.sleep(0.1)
-            else:
-                return
-    raise ServerNotStarted("The server does not end.", hint="Look at its log; then end it by its process id.")
