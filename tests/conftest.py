@@ -10,14 +10,19 @@ settings.register_profile("norn", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("norn")
 
 
+def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+    on_cluster, alone, grouped = (item.get_closest_marker(m) for m in ("cluster", "cluster_alone", "xdist_group"))
+    return on_cluster is None, alone is not None, grouped is None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Some tests stop what others use: better none at all than those of one group beside each other.
 
     Those on the cluster wait for each other (`cluster_in_use`), and that counts as their own time. They begin first,
-    those of no group last: the longest way is not to begin when all else is done.
+    and those that want it alone are the last of them: nobody is left to wait. Those of no group fill what time is left.
     """
-    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("cluster", "xdist_group")])
+    items.sort(key=_turn)
     for item in items:
         if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(1800))
