@@ -97,7 +97,7 @@ class Installation:
             )
 
     def _on_kubernetes(self) -> None:
-        """Its clients are loaded where they are used: that takes as long as a third of a local server's start."""
+        """Its clients are loaded where they are used: that takes as long as a fifth of a local server's start."""
         from norn.adapters.images.registry import Registry
         from norn.adapters.images.registry_images import RegistryImages
         from norn.adapters.kubernetes.client import Cluster
